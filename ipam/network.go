@@ -1,0 +1,124 @@
+package ipam
+
+import (
+	"encoding"
+	"net/netip"
+	"time"
+)
+
+// Network is a network as last configured. It is kept in the store, so that the
+// daemon and flatctl need no configuration of their own.
+type Network struct {
+	Name string `json:"name"`
+	Pool Pool   `json:"pool"`
+	// Bridge is how flat-bridge attaches workloads; nil when flat-ipam works under
+	// another main plugin, which then has neither chains, guard nor DHCP of ours.
+	Bridge *Bridge `json:"bridge,omitempty"`
+}
+
+// Pool is the address side of a network: what may be given to whom, and when again.
+type Pool struct {
+	Subnet netip.Prefix `json:"subnet"` // masked, /8 to /30
+	// RangeStart and RangeEnd, both inclusive, bound what is given without being
+	// asked for by name; zero never occurs in a validated pool.
+	RangeStart netip.Addr `json:"rangeStart"`
+	RangeEnd   netip.Addr `json:"rangeEnd"`
+	Gateway    netip.Addr `json:"gateway"` // never given
+	Routes     []Route    `json:"routes,omitempty"`
+	// ResolvConf is the path of a resolv.conf whose DNS settings the result carries,
+	// as in host-local; empty = none.
+	ResolvConf string    `json:"resolvConf,omitempty"`
+	Exclude    []Range   `json:"exclude,omitempty"` // never given
+	Domain     string    `json:"domain"`
+	ReuseDelay Duration  `json:"reuseDelay"` // quarantine of a released address
+	Retain     Duration  `json:"retain"`     // how long a released address is kept for its workload
+	MACPrefix  MACPrefix `json:"macPrefix"`
+}
+
+// Route is a route of the container; the zero GW means the gateway.
+type Route struct {
+	Dst netip.Prefix `json:"dst"`
+	GW  netip.Addr   `json:"gw,omitzero"`
+}
+
+// Range is an inclusive range of addresses.
+type Range struct {
+	Start netip.Addr `json:"start"`
+	End   netip.Addr `json:"end"`
+}
+
+// Contains reports whether a lies in r.
+func (r Range) Contains(a netip.Addr) bool {
+	return r.Start.Compare(a) <= 0 && a.Compare(r.End) <= 0
+}
+
+// Addressing says who configures the address inside a workload.
+const (
+	AddressingStatic = "static" // flat-bridge does
+	AddressingDHCP   = "dhcp"   // the workload's own DHCP client does
+)
+
+// Fallback says what ends a workload's chain.
+const (
+	FallbackDrop   = "drop"
+	FallbackReject = "reject"
+)
+
+// Bridge is the attachment side of a network. Every field has its effective value:
+// defaults are filled in when a conflist is read.
+type Bridge struct {
+	Name      string `json:"name"`      // the Linux bridge, br100 by default
+	IsGateway bool   `json:"isGateway"` // this node carries the gateway address and DHCP
+	// IsDefaultGateway: nil = install the default route unless the container has one
+	// already; false also withholds DHCP option 3.
+	IsDefaultGateway    *bool    `json:"isDefaultGateway,omitempty"`
+	AllowSameNetTraffic bool     `json:"allowSameNetTraffic"` // the toggle; false = closed ports
+	Ingress             []Rule   `json:"ingress,omitempty"`
+	Deny                []Rule   `json:"deny,omitempty"`
+	Fallback            string   `json:"fallback"`
+	Published           bool     `json:"published"` // accept what this node itself DNATed
+	AntiSpoofing        bool     `json:"antiSpoofing"`
+	Addressing          string   `json:"addressing"`
+	MTU                 int      `json:"mtu,omitempty"` // bytes; 0 = 1500
+	LeaseTime           Duration `json:"leaseTime"`     // DHCP option 51
+	DNS                 DNS      `json:"dns,omitzero"`
+}
+
+// Rule is one entry of ingress or deny. No From = anywhere, no Ports = all.
+type Rule struct {
+	Protocol string         `json:"protocol"` // tcp, udp, sctp, icmp or any
+	Ports    []PortRange    `json:"ports,omitempty"`
+	From     []netip.Prefix `json:"from,omitempty"`
+}
+
+// PortRange is an inclusive range of transport ports; First == Last is one port.
+type PortRange struct {
+	First uint16 `json:"first"`
+	Last  uint16 `json:"last"`
+}
+
+// DNS is the specification's dns key: what the container is told, option 6 included.
+type DNS struct {
+	Nameservers []netip.Addr `json:"nameservers,omitempty"`
+	Domain      string       `json:"domain,omitempty"`
+	Search      []string     `json:"search,omitempty"`
+	Options     []string     `json:"options,omitempty"`
+}
+
+// Duration is a time.Duration whose text form is Go's, such as "60s" or "24h".
+type Duration time.Duration
+
+var (
+	_ encoding.TextMarshaler   = Duration(0)
+	_ encoding.TextUnmarshaler = (*Duration)(nil)
+)
+
+// MarshalText implements encoding.TextMarshaler.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	*d = Duration(v)
+	return err
+}
