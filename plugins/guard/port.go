@@ -1,0 +1,80 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
+)
+
+// PortPrefix begins the name of every workload port, and of nothing else on the
+// node: the guard hooks all bridges and tells ours by it.
+const PortPrefix = "fdp"
+
+// maxPortName is IFNAMSIZ without its terminating zero.
+const maxPortName = 15
+
+// Port is what the guard must know of one workload port.
+type Port struct {
+	Name string // host side of the pair, PortPrefix and up to 12 more bytes
+	MAC  ipam.MAC
+	// Addrs are the IPv4 addresses that may be sent from and reached behind the port.
+	Addrs []netip.Addr
+	// Closed is the toggle turned off: of group-addressed frames, only plain ARP
+	// and a gateway's DHCP replies leave by the port.
+	Closed bool
+	// CheckSource is antiSpoofing. Without it the workload may use any source MAC
+	// and address; it still is no DHCP server, sends no BPDU and no ethertype but
+	// IPv4 and ARP, and receives unicast IPv4 only for Addrs.
+	CheckSource bool
+}
+
+// PortFor returns the port of reservation r in network n.
+func PortFor(n ipam.Network, r ipam.Reservation, portName string) Port {
+	p := Port{Name: portName, MAC: r.MAC, Addrs: []netip.Addr{r.Addr}, Closed: true, CheckSource: true}
+	if n.Bridge != nil {
+		p.Closed = !n.Bridge.AllowSameNetTraffic
+		p.CheckSource = n.Bridge.AntiSpoofing
+	}
+	return p
+}
+
+// validate refuses what would make an element that matches nothing, or too much.
+func (p Port) validate() error {
+	if err := validatePortName(p.Name); err != nil {
+		return err
+	}
+	if p.MAC.IsZero() || p.MAC.IsMulticast() {
+		return fmt.Errorf("port %s: %s is no workload's MAC: a unicast one is wanted", p.Name, p.MAC)
+	}
+	if len(p.Addrs) == 0 {
+		return fmt.Errorf("port %s has no address", p.Name)
+	}
+	for _, a := range p.Addrs {
+		if !a.Is4() || a.IsUnspecified() || a.IsMulticast() {
+			return fmt.Errorf("port %s: %s is no workload's address: a unicast IPv4 one is wanted", p.Name, a)
+		}
+	}
+	return nil
+}
+
+func validatePortName(name string) error {
+	if len(name) <= len(PortPrefix) || len(name) > maxPortName || !strings.HasPrefix(name, PortPrefix) ||
+		strings.ContainsAny(name, "\x00/ \t\n\"*") {
+		return fmt.Errorf("%q is no workload port: %s and up to %d more characters are wanted",
+			name, PortPrefix, maxPortName-len(PortPrefix))
+	}
+	return nil
+}
+
+func validateGateways(gateways []netip.Addr) error {
+	var errs []error
+	for _, g := range gateways {
+		if !g.Is4() || g.IsUnspecified() || g.IsMulticast() {
+			errs = append(errs, fmt.Errorf("%s is no gateway: a unicast IPv4 address is wanted", g))
+		}
+	}
+	return errors.Join(errs...)
+}
