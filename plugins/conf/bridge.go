@@ -1,0 +1,182 @@
+package conf
+
+import (
+	"encoding/json"
+	"math"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
+)
+
+// Defaults of flat-bridge's keys.
+const (
+	defaultBridge    = "br100" // nova-network's
+	defaultLeaseTime = time.Hour
+)
+
+// minLeaseTime keeps a lease long enough for a client to renew it at half time
+// without a storm; busybox udhcpc renews no more often than that either.
+const minLeaseTime = 10 * time.Second
+
+// maxLeaseTime is the largest of option 51 (RFC 2132 section 9.2), whose all-ones
+// value means for ever.
+const maxLeaseTime = (math.MaxUint32 - 1) * time.Second
+
+// Bounds of an Ethernet device's MTU in bytes: RFC 791's smallest, the kernel's
+// largest for a veth.
+const (
+	minMTU = 68
+	maxMTU = 65535
+)
+
+// portPrefix begins the name of every workload port; the guard drops by it.
+const portPrefix = "fdp"
+
+// readBridge reads flat-bridge's keys.
+func (o *object) readBridge() (*ipam.Bridge, error) {
+	b := &ipam.Bridge{}
+	for _, read := range []func(*ipam.Bridge) error{
+		o.readBridgeName, o.readGatewayKeys, o.readSwitches, o.readRules, o.readMTU, o.readLeaseTime, o.readDNS,
+	} {
+		if err := read(b); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+func (o *object) readBridgeName(b *ipam.Bridge) (err error) {
+	if b.Name, err = o.text("bridge", defaultBridge); err != nil {
+		return err
+	}
+	// Narrower than the kernel's rule, which takes '%' for a pattern, iptables' where
+	// a trailing '+' matches any end, and sysctl's where "all" is every link.
+	if len(b.Name) == 0 || len(b.Name) > 15 || strings.Trim(b.Name, nameChars) != "" || strings.ContainsAny(b.Name[:1], "-.") ||
+		b.Name == "all" || b.Name == "default" || b.Name == "lo" {
+		return o.invalid("bridge", "a link's name is wanted: at most 15 letters, digits, '_', '-' and '.', the first a letter, digit or '_'")
+	}
+	if strings.HasPrefix(b.Name, portPrefix) {
+		return o.invalid("bridge", "names that begin with %q are those of workload ports", portPrefix)
+	}
+	return nil
+}
+
+const nameChars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-."
+
+func (o *object) readGatewayKeys(b *ipam.Bridge) (err error) {
+	if b.IsGateway, err = o.boolean("isGateway", true); err != nil {
+		return err
+	}
+	if _, ok := o.raw("isDefaultGateway"); ok {
+		v, err := o.boolean("isDefaultGateway", false)
+		if err != nil {
+			return err
+		}
+		b.IsDefaultGateway = &v
+	}
+	return nil
+}
+
+func (o *object) readSwitches(b *ipam.Bridge) (err error) {
+	if b.AllowSameNetTraffic, err = o.boolean("allowSameNetTraffic", true); err != nil {
+		return err
+	}
+	if b.Published, err = o.boolean("published", true); err != nil {
+		return err
+	}
+	if b.AntiSpoofing, err = o.boolean("antiSpoofing", true); err != nil {
+		return err
+	}
+	if b.Fallback, err = o.word("fallback", ipam.FallbackDrop, ipam.FallbackDrop, ipam.FallbackReject); err != nil {
+		return err
+	}
+	b.Addressing, err = o.word("addressing", ipam.AddressingStatic, ipam.AddressingStatic, ipam.AddressingDHCP)
+	return err
+}
+
+func (o *object) readMTU(b *ipam.Bridge) error {
+	raw, ok := o.raw("mtu")
+	if !ok {
+		return nil
+	}
+	// As in the reference plugin 0 is the same as absent.
+	if err := json.Unmarshal(raw, &b.MTU); err != nil || (b.MTU != 0 && (b.MTU < minMTU || b.MTU > maxMTU)) {
+		return o.invalid("mtu", "a number of bytes from %d to %d is wanted", minMTU, maxMTU)
+	}
+	return nil
+}
+
+// macPrefix reads the first half of every MAC the network derives.
+func (o *object) macPrefix() (ipam.MACPrefix, error) {
+	s, err := o.text("macPrefix", ipam.DefaultMACPrefix.String())
+	if err != nil {
+		return ipam.MACPrefix{}, err
+	}
+	p, err := ipam.ParseMACPrefix(s)
+	if err != nil {
+		return p, o.invalid("macPrefix", "%v", err)
+	}
+	return p, nil
+}
+
+func (o *object) readLeaseTime(b *ipam.Bridge) (err error) {
+	if b.LeaseTime, err = o.duration("leaseTime", defaultLeaseTime, minLeaseTime); err != nil {
+		return err
+	}
+	switch d := time.Duration(b.LeaseTime); {
+	case d > maxLeaseTime:
+		return o.invalid("leaseTime", "at most %s is accepted: DHCP counts it in 32 bits", maxLeaseTime)
+	case d%time.Second != 0:
+		return o.invalid("leaseTime", "whole seconds are wanted: DHCP counts in them")
+	}
+	return nil
+}
+
+func (o *object) readDNS(b *ipam.Bridge) error {
+	dns, ok, err := o.object("dns")
+	if err != nil || !ok {
+		return err
+	}
+	if err := dns.checkKeys(dnsKeys); err != nil {
+		return err
+	}
+	servers, err := dns.list("nameservers", "addresses")
+	if err != nil {
+		return err
+	}
+	for _, item := range servers {
+		s, err := item.text()
+		if err != nil {
+			return err
+		}
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return invalid(item.path, item.raw, "a name server's address is wanted, such as \"10.0.0.1\"")
+		}
+		b.DNS.Nameservers = append(b.DNS.Nameservers, a)
+	}
+	if b.DNS.Domain, err = dns.text("domain", ""); err != nil {
+		return err
+	}
+	if b.DNS.Domain != "" && !isDomain(b.DNS.Domain) {
+		return dns.invalid("domain", "a DNS domain is wanted")
+	}
+	search, err := dns.list("search", "DNS domains")
+	if err != nil {
+		return err
+	}
+	for _, item := range search {
+		s, err := item.text()
+		if err != nil {
+			return err
+		}
+		if !isDomain(s) {
+			return invalid(item.path, item.raw, "a DNS domain is wanted")
+		}
+		b.DNS.Search = append(b.DNS.Search, s)
+	}
+	b.DNS.Options, err = dns.texts("options", "resolv.conf options")
+	return err
+}

@@ -1,0 +1,226 @@
+package conf
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+// keyState says what this version does with a key.
+type keyState int
+
+const (
+	keyRead     keyState = iota // read
+	keyReserved                 // the specification's own: accepted whatever it holds
+	keyLater                    // of a later version: error 2 by name
+	keyNever                    // impossible here: error 7 that names the alternative
+)
+
+// key is one row of the tables of docs/configuration.md.
+type key struct {
+	name     string
+	state    keyState
+	accepted string // what a value looks like, for errors
+	instead  string // for keyNever
+}
+
+// reservedKeys are those the CNI specification gives a meaning for runtimes; they
+// may stand in every plugin's configuration.
+var reservedKeys = []key{
+	{name: "cniVersion", state: keyReserved}, {name: "cniVersions", state: keyReserved},
+	{name: "name", state: keyReserved}, {name: "type", state: keyReserved},
+	{name: "capabilities", state: keyReserved}, {name: "args", state: keyReserved},
+	{name: "runtimeConfig", state: keyReserved}, {name: "prevResult", state: keyReserved},
+	{name: "dns", state: keyReserved}, {name: "ipam", state: keyReserved},
+	{name: "disableCheck", state: keyReserved}, {name: "disableGC", state: keyReserved},
+	{name: "loadOnlyInlinedPlugins", state: keyReserved},
+}
+
+// bridgeKeys are flat-bridge's, the reference bridge plugin's among them.
+var bridgeKeys = append([]key{
+	{name: "bridge", accepted: `a bridge's name such as "br100"`},
+	{name: "isGateway", accepted: "true or false"},
+	{name: "isDefaultGateway", accepted: "true or false"},
+	{name: "allowSameNetTraffic", accepted: "true or false"},
+	{name: "ingress", accepted: `a list of rules such as {"protocol": "tcp", "ports": "80", "from": ["10.1.0.0/16"]}`},
+	{name: "deny", accepted: `a list of rules such as {"protocol": "tcp", "ports": "25"}`},
+	{name: "published", accepted: "true or false"},
+	{name: "fallback", accepted: `"drop" or "reject"`},
+	{name: "antiSpoofing", accepted: "true or false"},
+	{name: "addressing", accepted: `"static" or "dhcp"`},
+	{name: "mtu", accepted: "a number of bytes, 68 to 65535"},
+	{name: "macPrefix", accepted: `three octets such as "fa:16:3e"`},
+	{name: "leaseTime", accepted: `a duration such as "1h"`},
+
+	{name: "flatInterface", state: keyLater}, {name: "gatewayShared", state: keyLater},
+	{name: "nodeAddress", state: keyLater}, {name: "gatewayAddresses", state: keyLater},
+	{name: "ipMasq", state: keyLater}, {name: "ipMasqBackend", state: keyLater},
+	{name: "natAddress", state: keyLater}, {name: "publicInterface", state: keyLater},
+	{name: "nonMasqueradeCIDRs", state: keyLater}, {name: "metadata", state: keyLater},
+	{name: "portIsolation", state: keyLater}, {name: "logDrops", state: keyLater},
+	{name: "macspoofchk", state: keyLater}, {name: "hostAccess", state: keyLater},
+	{name: "filter", state: keyLater}, {name: "hairpinMode", state: keyLater},
+	{name: "annotations", state: keyLater}, {name: "dhcpOptions", state: keyLater},
+	{name: "uplinkDHCP", state: keyLater}, {name: "statusOnExhaustion", state: keyLater},
+	{name: "allowedAddresses", state: keyLater}, {name: "limits", state: keyLater},
+	{name: "detectConflict", state: keyLater}, {name: "moveAddresses", state: keyLater},
+	{name: "dhcp", state: keyLater}, {name: "promiscMode", state: keyLater},
+	{name: "forceAddress", state: keyLater}, {name: "enabledad", state: keyLater},
+	{name: "preserveDefaultVlan", state: keyLater},
+
+	{name: "vlan", state: keyNever, instead: "one bridge carries one network: give each VLAN a network and a bridge of its own"},
+	{name: "vlanTrunk", state: keyNever, instead: "one bridge carries one network: give each VLAN a network and a bridge of its own"},
+	{name: "disableContainerInterface", state: keyNever,
+		instead: `every workload has an address here: addressing "dhcp" leaves the interface unconfigured`},
+}, reservedKeys...)
+
+// ipamKeys are flat-ipam's: those that stand inside "ipam".
+var ipamKeys = []key{
+	{name: "type", accepted: `"flat-ipam"`},
+	{name: "subnet", accepted: `an IPv4 network such as "10.0.0.0/24"`},
+	{name: "ranges", accepted: `one set of one range: [[{"subnet": "10.0.0.0/24"}]]`},
+	{name: "rangeStart", accepted: "an address of the subnet"},
+	{name: "rangeEnd", accepted: "an address of the subnet"},
+	{name: "gateway", accepted: "an address of the subnet"},
+	{name: "routes", accepted: `a list of routes such as {"dst": "10.8.0.0/16", "gw": "10.0.0.9"}`},
+	{name: "resolvConf", accepted: "an absolute path"},
+	{name: "exclude", accepted: `a list of addresses, networks or ranges such as "10.0.0.5-10.0.0.9"`},
+	{name: "domain", accepted: `a DNS domain such as "novalocal"`},
+	{name: "reuseDelay", accepted: `a duration such as "60s"`},
+	{name: "retain", accepted: `a duration such as "24h"`},
+	{name: "dataDir", accepted: "an absolute path"},
+	{name: "peers", state: keyLater},
+}
+
+// rangeKeys may stand in the one range of "ranges".
+var rangeKeys = []key{
+	{name: "subnet", accepted: `an IPv4 network such as "10.0.0.0/24"`},
+	{name: "rangeStart", accepted: "an address of the subnet"},
+	{name: "rangeEnd", accepted: "an address of the subnet"},
+	{name: "gateway", accepted: "an address of the subnet"},
+}
+
+var routeKeys = []key{
+	{name: "dst", accepted: "an IPv4 network"},
+	{name: "gw", accepted: "an address of the subnet"},
+	{name: "mtu", state: keyLater}, {name: "advmss", state: keyLater},
+	{name: "priority", state: keyLater}, {name: "table", state: keyLater}, {name: "scope", state: keyLater},
+}
+
+var ruleKeys = []key{
+	{name: "protocol", accepted: `"tcp", "udp", "sctp", "icmp" or "any"`},
+	{name: "ports", accepted: `"80", "8000-8100" or a list of them`},
+	{name: "from", accepted: "a list of IPv4 networks"},
+}
+
+var dnsKeys = []key{
+	{name: "nameservers", accepted: "a list of addresses"},
+	{name: "domain", accepted: "a DNS domain"},
+	{name: "search", accepted: "a list of DNS domains"},
+	{name: "options", accepted: "a list of resolv.conf options"},
+	{name: "enabled", state: keyLater}, {name: "forwarders", state: keyLater},
+}
+
+// checkKeys refuses every key of o that accepted does not list, in alphabetical
+// order so that the same configuration always gives the same error.
+func (o *object) checkKeys(accepted []key) error {
+	names := make([]string, 0, len(o.fields))
+	for name := range o.fields {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if err := o.checkKey(name, accepted); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *object) checkKey(name string, accepted []key) error {
+	if o.path == "" && strings.HasPrefix(name, "cni.dev/") {
+		return nil
+	}
+	for _, k := range accepted {
+		if k.name != name {
+			continue
+		}
+		switch k.state {
+		case keyLater:
+			err := o.invalid(name, "it is not supported by this version: take it out")
+			err.code = types.ErrUnsupportedField
+			return err
+		case keyNever:
+			return o.invalid(name, "it is not supported: %s", k.instead)
+		}
+		return nil
+	}
+	err := o.invalid(name, "no such key%s", o.hint(name, accepted))
+	err.details = "accepted here: " + strings.Join(acceptedNames(accepted), ", ")
+	return err
+}
+
+// hint says which key was probably meant and what it takes.
+func (o *object) hint(name string, accepted []key) string {
+	// The right key at the wrong place is the commonest mistake but for a typing error.
+	switch {
+	case o.path == "" && isKey(ipamKeys, name):
+		return ": it belongs inside ipam"
+	case o.path == "ipam" && isKey(bridgeKeys, name):
+		return ": it belongs beside ipam, not inside"
+	}
+	best, distance := key{}, 1+max(2, len(name)/3)
+	for _, k := range accepted {
+		if d := editDistance(strings.ToLower(name), strings.ToLower(k.name)); d < distance {
+			best, distance = k, d
+		}
+	}
+	if best.name == "" {
+		return ""
+	}
+	s := ": did you mean " + best.name + "?"
+	if best.accepted != "" {
+		s += " (" + best.accepted + ")"
+	}
+	return s
+}
+
+func isKey(keys []key, name string) bool {
+	return slices.ContainsFunc(keys, func(k key) bool { return k.name == name })
+}
+
+// acceptedNames lists what a person may write, without the specification's own keys.
+func acceptedNames(keys []key) []string {
+	var names []string
+	for _, k := range keys {
+		if k.state == keyRead {
+			names = append(names, k.name)
+		}
+	}
+	return names
+}
+
+// editDistance counts the single-character insertions, deletions, substitutions and
+// swaps of neighbours between a and b (optimal string alignment).
+func editDistance(a, b string) int {
+	before, last, now := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		now[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			now[j] = min(last[j]+1, now[j-1]+1, last[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				now[j] = min(now[j], before[j-2]+1)
+			}
+		}
+		before, last, now = last, now, before
+	}
+	return last[len(b)]
+}

@@ -1,0 +1,208 @@
+package conf
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+// ParseList reads a person's file: a conflist, or one plugin's configuration. Of a
+// conflist it reads the entry of flat-bridge, else the one whose IPAM plugin is
+// flat-ipam. Errors name the line. A key given twice, which every runtime overlooks,
+// is error 7.
+func ParseList(data []byte) (*Config, error) {
+	root, err := decode(data)
+	if err != nil {
+		return nil, err
+	}
+	lines, twice := scan(data)
+	where := func(prefix string) func(string) string {
+		return func(path string) string { return lines.of(prefix, path) }
+	}
+	if twice != "" {
+		return nil, exported(&keyError{
+			code: types.ErrInvalidNetworkConfig, path: twice,
+			msg: fmt.Sprintf("key %s is given twice: only one of the two can count", twice),
+		}, where(""))
+	}
+	entry, prefix, err := theEntry(root)
+	if err != nil {
+		return nil, exported(err, where(""))
+	}
+	plugin := FlatIPAM
+	if isType(entry, FlatBridge) {
+		plugin = FlatBridge
+	}
+	text, err := json.Marshal(entry.fields)
+	if err != nil {
+		return nil, newError(types.ErrDecodingFailure, "encoding the plugin's entry: %v", err)
+	}
+	c, err := parse(text, plugin)
+	if err != nil {
+		return nil, exported(err, where(prefix))
+	}
+	return c, nil
+}
+
+// theEntry finds our plugin's entry and gives it the list's name and version, as
+// libcni does before it runs a plugin.
+func theEntry(root *object) (entry *object, prefix string, err error) {
+	if _, ok := root.raw("plugins"); !ok {
+		if !isType(root, FlatBridge) && !servedByUs(root) {
+			return nil, "", invalid("plugins", nil, "a conflist, or the configuration of flat-bridge or of a plugin with flat-ipam, is wanted")
+		}
+		return root, "", pickVersion(root)
+	}
+	if err := root.refuseMisplaced(); err != nil {
+		return nil, "", err
+	}
+	items, err := root.list("plugins", "plugin configurations")
+	if err != nil {
+		return nil, "", err
+	}
+	for _, ours := range []func(*object) bool{func(o *object) bool { return isType(o, FlatBridge) }, servedByUs} {
+		for _, item := range items {
+			o, err := asObject(item.path, item.raw)
+			if err != nil {
+				return nil, "", err
+			}
+			if !ours(o) {
+				continue
+			}
+			if entry != nil {
+				return nil, "", invalid(item.path, item.raw, "a second plugin of ours: one network has one")
+			}
+			entry, prefix = &object{fields: o.fields}, item.path
+		}
+		if entry != nil {
+			break
+		}
+	}
+	if entry == nil {
+		return nil, "", root.invalid("plugins", `no entry has "type": "flat-bridge" or an ipam of "type": "flat-ipam"`)
+	}
+	if err := pickVersion(root); err != nil {
+		return nil, "", err
+	}
+	for _, key := range []string{"name", "cniVersion"} {
+		if raw, ok := root.raw(key); ok {
+			entry.fields[key] = raw
+		}
+	}
+	return entry, prefix, nil
+}
+
+// pickVersion settles cniVersions, of which a runtime picks the highest that it knows.
+func pickVersion(root *object) error {
+	offered, err := root.texts("cniVersions", "versions")
+	if err != nil || len(offered) == 0 {
+		return err
+	}
+	if v, err := root.text("cniVersion", ""); err == nil && v != "" {
+		offered = append(offered, v)
+	}
+	for _, v := range slices.Backward(Versions()) {
+		if slices.Contains(offered, v) {
+			root.fields["cniVersion"] = quoted(v)
+			return nil
+		}
+	}
+	return newError(types.ErrIncompatibleCNIVersion, "key cniVersions with value %s: %s are served",
+		compact(root.fields["cniVersions"]), alternatives(Versions()))
+}
+
+// refuseMisplaced finds our plugin's keys beside "plugins", where no one reads them.
+func (o *object) refuseMisplaced() error {
+	for _, k := range append(slices.Clone(bridgeKeys), ipamKeys...) {
+		if _, ok := o.fields[k.name]; !ok || (k.state == keyReserved && k.name != "ipam" && k.name != "dns") || k.name == "type" {
+			continue
+		}
+		return o.invalid(k.name, "it belongs inside the plugin's entry, not beside plugins")
+	}
+	return nil
+}
+
+func isType(o *object, name string) bool {
+	s, err := o.text("type", "")
+	return err == nil && s == name
+}
+
+func servedByUs(o *object) bool {
+	sub, ok, err := o.object("ipam")
+	return err == nil && ok && isType(sub, FlatIPAM)
+}
+
+// lines says on which line of a file a key stands.
+type lines struct {
+	data    []byte
+	offsets map[string]int64
+}
+
+// of returns "line 7: ", or the nearest key above that the file has; a missing key
+// has no line of its own.
+func (l lines) of(prefix, path string) string {
+	if prefix != "" && path != "" {
+		path = prefix + "." + path
+	}
+	for ; path != ""; path = parentPath(path) {
+		if off, ok := l.offsets[path]; ok {
+			line, _ := lineOf(l.data, int(off))
+			return fmt.Sprintf("line %d: ", line)
+		}
+	}
+	return ""
+}
+
+func parentPath(path string) string {
+	return path[:max(0, bytes.LastIndexAny([]byte(path), ".["))]
+}
+
+// scan notes where every key stands, and the first key given twice in one object.
+// data is known to be valid JSON.
+func scan(data []byte) (lines, string) {
+	l := lines{data: data, offsets: map[string]int64{}}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	twice := ""
+	var value func(path string) bool
+	value = func(path string) bool {
+		tok, err := dec.Token()
+		if err != nil {
+			return false
+		}
+		for i := 0; tok == json.Delim('{') || tok == json.Delim('['); i++ {
+			if !dec.More() {
+				_, err := dec.Token()
+				return err == nil
+			}
+			at := path + "[" + strconv.Itoa(i) + "]"
+			if tok == json.Delim('{') {
+				name, err := dec.Token()
+				if err != nil {
+					return false
+				}
+				at = (&object{path: path}).at(fmt.Sprint(name))
+				if _, dup := l.offsets[at]; dup && twice == "" {
+					twice = at
+				}
+			}
+			l.offsets[at] = dec.InputOffset()
+			if !value(at) {
+				return false
+			}
+		}
+		return true
+	}
+	value("")
+	return l, twice
+}
+
+// lineOf returns the line and column, both from 1, of an offset.
+func lineOf(data []byte, offset int) (line, col int) {
+	offset = min(max(offset, 0), len(data))
+	before := data[:offset]
+	return 1 + bytes.Count(before, []byte("\n")), offset - bytes.LastIndexByte(before, '\n')
+}
