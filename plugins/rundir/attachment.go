@@ -1,0 +1,141 @@
+package rundir
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/flatdhcp/flatdhcp/ipam/flock"
+)
+
+// Attachment is the lock and the mark of one interface of one container.
+//
+// A DEL wins over a running ADD of the same attachment: it leaves its mark, then
+// waits for the lock. The ADD looks for the mark at every step, undoes itself and
+// lets the lock go. A mark counts only while the DEL that left it lives, so that a
+// killed DEL stops nobody.
+type Attachment struct {
+	dir  Dir
+	base string // path without suffix
+}
+
+// Attachment returns the attachment (containerID, ifName). No I/O.
+func (d Dir) Attachment(containerID, ifName string) Attachment {
+	sum := sha256.Sum256([]byte(containerID + "\x00" + ifName))
+	return Attachment{dir: d, base: filepath.Join(string(d), "attach", hex.EncodeToString(sum[:8]))}
+}
+
+// Held is an attachment's lock, taken.
+type Held struct {
+	lock *flock.Lock
+	path string
+}
+
+// Lock waits for the attachment's lock until ctx's deadline.
+func (a Attachment) Lock(ctx context.Context) (*Held, error) {
+	path := a.base + ".lock"
+	l, err := a.dir.Lock(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("waiting for the attachment's lock: %w", err)
+	}
+	return &Held{lock: l, path: path}, nil
+}
+
+// TryLock takes the lock if no verb is running for the attachment; ok tells.
+func (a Attachment) TryLock() (h *Held, ok bool, err error) {
+	past, cancel := context.WithCancel(context.Background())
+	cancel()
+	h, err = a.Lock(past)
+	if errors.Is(err, context.Canceled) {
+		return nil, false, nil
+	}
+	return h, err == nil, err
+}
+
+// Release removes the lock file and lets the lock go.
+func (h *Held) Release() error {
+	err := os.Remove(h.path)
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, h.lock.Unlock())
+}
+
+// Mark is a living DEL's request that a running ADD of its attachment give up.
+type Mark struct {
+	file *os.File
+	path string
+}
+
+// Mark leaves the mark. Several DELs may hold it at once.
+func (a Attachment) Mark() (*Mark, error) {
+	path := a.base + ".del"
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("making run directory %s: %w", a.dir, err)
+	}
+	for {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("leaving the mark of a DEL: %w", err)
+		}
+		// Waits an instant at most: it is only ever taken exclusively to be removed.
+		if err := flock.File(context.Background(), f, false); err != nil {
+			return nil, fmt.Errorf("leaving the mark of a DEL: %w", err)
+		}
+		if sameFile(f, path) {
+			return &Mark{file: f, path: path}, nil
+		}
+		if err := f.Close(); err != nil { // removed as a dead DEL's before it was ours
+			return nil, err
+		}
+	}
+}
+
+// Remove takes the mark away, unless another DEL still needs it.
+func (m *Mark) Remove() error {
+	err := removeIfAlone(m.file, m.path)
+	if errors.Is(err, errNotAlone) {
+		err = nil
+	}
+	return errors.Join(err, m.file.Close())
+}
+
+// Cancelled reports whether a living DEL has left its mark. A dead one's is removed.
+func (a Attachment) Cancelled() bool {
+	path := a.base + ".del"
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return false // no mark; one that cannot be opened stops nobody
+	}
+	defer func() { _ = f.Close() }() // nothing was written
+	err = removeIfAlone(f, path)
+	return errors.Is(err, errNotAlone)
+}
+
+var errNotAlone = errors.New("another process holds the file")
+
+// removeIfAlone removes the file that f has open at path if nobody else has it locked.
+func removeIfAlone(f *os.File, path string) error {
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return errNotAlone
+	}
+	if !sameFile(f, path) {
+		return nil
+	}
+	return os.Remove(path)
+}
+
+func sameFile(f *os.File, path string) bool {
+	a, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	b, err := os.Stat(path)
+	return err == nil && os.SameFile(a, b)
+}

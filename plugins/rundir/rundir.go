@@ -1,0 +1,51 @@
+// Package rundir knows what flatdhcp keeps in its run directory: the node's locks
+// and, for each attachment, a lock and the mark by which a DEL stops a running ADD.
+//
+// Lock order: attachment, node, filter, store.
+package rundir
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/flatdhcp/flatdhcp/ipam/flock"
+)
+
+// Env names the only variable that flatdhcp reads for itself.
+const Env = "FLATDHCP_RUN_DIR"
+
+// Default is the run directory unless Env says otherwise.
+const Default = "/run/flatdhcp"
+
+// Dir is the path of a run directory. It is made when something is first put there.
+type Dir string
+
+// FromEnv returns the run directory that the environment names, or Default.
+func FromEnv(getenv func(string) string) Dir {
+	if d := getenv(Env); d != "" {
+		return Dir(d)
+	}
+	return Default
+}
+
+// NodeLock is held while the bridge is made ready or removed.
+func (d Dir) NodeLock() string { return filepath.Join(string(d), "node.lock") }
+
+// FilterLock is held while chains and guard are planned, compared and applied.
+func (d Dir) FilterLock() string { return filepath.Join(string(d), "filter.lock") }
+
+// DaemonLock is held by the one flat-dhcpd of the node.
+func (d Dir) DaemonLock() string { return filepath.Join(string(d), "flat-dhcpd.lock") }
+
+// DaemonAlive is touched by flat-dhcpd every 10 s; its age is what STATUS looks at.
+func (d Dir) DaemonAlive() string { return filepath.Join(string(d), "flat-dhcpd.alive") }
+
+// Lock takes the lock file at path, one of d's, exclusively and by ctx's deadline.
+func (d Dir) Lock(ctx context.Context, path string) (*flock.Lock, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("making run directory %s: %w", d, err)
+	}
+	return flock.Exclusive(ctx, path, 0o600)
+}
