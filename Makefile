@@ -1,0 +1,119 @@
+# flatdhcp. `make` alone says what each target does.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# No C, no paths of this machine, no symbol table: one static file a program.
+GOBUILD  = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
+
+PREFIX  ?= /usr/local
+CNIDIR  ?= /opt/cni/bin
+DESTDIR ?=
+FUZZTIME ?= 10s
+
+# Each program: its name and the package it is built from.
+PLUGINS  = flat-bridge flat-ipam
+PROGRAMS = $(PLUGINS) flat-dhcpd flatctl
+pkg_flat-bridge = ./plugins/flat-bridge
+pkg_flat-ipam   = ./plugins/flat-ipam
+pkg_flat-dhcpd  = ./dhcpd
+pkg_flatctl     = ./flatctl
+
+# The lab's own commands; they are never installed.
+LABTOOLS = demo labctl
+pkg_demo   = ./hack/cmd/demo
+pkg_labctl = ./hack/cmd/labctl
+
+.DEFAULT_GOAL := help
+.PHONY: help build test lint vuln demo lab lab-down bench-store fuzz install uninstall clean deps \
+	unit e2e e2e-bin need-root FORCE
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: $(PROGRAMS:%=bin/%) ## build the four programs into bin/ (static, trimmed, with their version)
+
+# The compiler's cache decides what is out of date, hence FORCE: make cannot see imports.
+$(PROGRAMS:%=bin/%) $(LABTOOLS:%=bin/%): bin/%: FORCE
+	@$(GOBUILD) -o $@ $(pkg_$*)
+
+# The same programs with fault points compiled in; only the end-to-end tests run these.
+e2e-bin: $(PROGRAMS:%=bin/e2e/%)
+$(PROGRAMS:%=bin/e2e/%): bin/e2e/%: FORCE
+	@$(GOBUILD) -tags faults -o $@ $(pkg_$*)
+
+# Tools have modules of their own, so that their dependencies are never ours. cni: cnitool and
+# the reference plugins; lint; vuln.
+bin/tools/%/.built: hack/tools/%/go.mod hack/tools/%/go.sum
+	@echo "building the tools of hack/tools/$*"
+	@mkdir -p $(@D)
+	@cd hack/tools/$* && CGO_ENABLED=0 GOFLAGS=-mod=readonly $(GO) build -trimpath -buildvcs=false -ldflags "-s -w" -o $(CURDIR)/$(@D)/ tool
+	@touch $@
+
+deps: ## install what this Debian machine lacks (needs root only if something is missing)
+	@hack/deps
+
+test: need-root ## run every test, as root: unit tests with the race detector, then end to end
+	@hack/deps
+	@$(MAKE) --no-print-directory unit e2e
+	@echo "make test: every part passed"
+
+# Tests that need root must not skip here: FLATDHCP_REQUIRE_ROOT turns a skip into a failure.
+unit: bin/tools/cni/.built
+	@echo "== unit tests and tests on network namespaces, with the race detector"
+	@$(GO) build ./...
+	@FLATDHCP_REQUIRE_ROOT=1 CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 15m \
+		$$($(GO) list ./... | grep -v '/e2e$$')
+
+e2e: bin/tools/cni/.built build e2e-bin
+	@echo "== end to end: the programs through cnitool, with real DHCP clients"
+	@FLATDHCP_REQUIRE_ROOT=1 FLATDHCP_BIN=$(CURDIR)/bin/e2e FLATDHCP_CNI_BIN=$(CURDIR)/bin/tools/cni \
+		$(GO) test -tags faults -count=1 -timeout 15m ./e2e
+
+need-root:
+	@[ "$$(id -u)" = 0 ] || { echo "make test needs root, for network namespaces: sudo make test" >&2; exit 1; }
+
+lint: bin/tools/lint/.built ## gofmt, go vet, staticcheck, golangci-lint
+	@bad=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
+		[ -z "$$bad" ] || { echo "not formatted, run gofmt -w on:"; echo "$$bad"; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags faults ./...
+	bin/tools/lint/staticcheck -tags faults ./...
+	bin/tools/lint/golangci-lint run
+
+vuln: bin/tools/vuln/.built ## look our dependencies up in Go's vulnerability database (needs the network)
+	bin/tools/vuln/govulncheck ./...
+
+demo: build bin/demo bin/tools/cni/.built ## watch it work: no root needed, under 30 seconds, touches nothing
+	@bin/demo
+
+lab: build bin/labctl bin/tools/cni/.built ## leave a node up to play in: hack/lab sh node1
+	@hack/lab up
+
+lab-down: ## remove it
+	@hack/lab down
+
+bench-store: ## cost of reserve, release and look-up with 0, 1,000 and 60,000 reservations
+	@$(GO) test -run '^$$' -bench . -benchmem -count=1 -timeout 20m ./ipam
+
+fuzz: ## run each fuzz target for FUZZTIME (10s)
+	@hack/fuzz $(FUZZTIME)
+
+# Written beside its place and renamed into it: a runtime never executes half a plugin.
+define put
+	@install -d "$(DESTDIR)$(2)"
+	@install -m 0755 bin/$(1) "$(DESTDIR)$(2)/.$(1).new"
+	@mv -f "$(DESTDIR)$(2)/.$(1).new" "$(DESTDIR)$(2)/$(1)"
+	@echo "$(DESTDIR)$(2)/$(1)"
+
+endef
+
+install: build ## plugins to CNIDIR (/opt/cni/bin), flat-dhcpd and flatctl below PREFIX (/usr/local)
+	$(foreach p,$(PLUGINS),$(call put,$(p),$(CNIDIR)))
+	$(call put,flat-dhcpd,$(PREFIX)/sbin)
+	$(call put,flatctl,$(PREFIX)/bin)
+
+uninstall: ## remove what install put there; stores and conflists stay
+	rm -f $(PLUGINS:%="$(DESTDIR)$(CNIDIR)/%") "$(DESTDIR)$(PREFIX)/sbin/flat-dhcpd" "$(DESTDIR)$(PREFIX)/bin/flatctl"
+
+clean: ## remove bin/
+	rm -rf bin
