@@ -13,7 +13,6 @@ package link
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strings"
 )
@@ -72,5 +71,3 @@ func checkPortName(name string) error {
 	}
 	return nil
 }
-
-var errTODO = errors.New("not built yet")

@@ -1,0 +1,288 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
+)
+
+// BridgeSpec is the bridge a network wants.
+type BridgeSpec struct {
+	Name           string
+	MAC            ipam.MAC     // of a bridge made here; an adopted one keeps its own
+	MTU            int          // bytes, of a bridge made here; 0 = the kernel's 1500
+	Gateway        netip.Prefix // the gateway address with the subnet's length; zero = none
+	NFCallIPTables bool         // bridged IPv4 frames meet iptables, by the bridge's own flag
+}
+
+// BridgeInfo is the bridge as EnsureBridge left it.
+type BridgeInfo struct {
+	Name         string
+	Index        int
+	MAC          ipam.MAC
+	MTU          int  // bytes
+	STP          bool // ports take seconds to forward
+	Created      bool // by this call
+	AddedAddress bool // the gateway address came by this call
+}
+
+// EnsureBridge makes the bridge if it is missing, and otherwise adopts it as it is:
+// MAC, MTU and spanning tree of an adopted bridge are somebody's decision. Either
+// way it ends up, with its own nf_call_iptables flag if wanted (never the sysctl)
+// and with the gateway address. The order is nova-network's ensure_bridge.
+//
+// A bridge made here has its MAC in the request that makes it: a bridge without one
+// follows its lowest port, and udev rewrites MACs that were not asked for. The
+// MTU is explicit too, or it would follow the smallest port. Spanning tree is off
+// and the forward delay 0, so that ports forward at once.
+//
+// Refused are a device of that name that is no bridge, the name of a workload port,
+// and an address of the gateway's subnet on the bridge that is not the gateway's.
+// The notices are for the log. Callers may run in parallel, but whoever undoes with
+// RemoveCreatedBridge must keep others from relying on the bridge meanwhile.
+func EnsureBridge(ctx context.Context, spec BridgeSpec) (info BridgeInfo, notices []string, err error) {
+	if err := spec.check(); err != nil {
+		return info, nil, err
+	}
+	c, err := dial(ctx)
+	if err != nil {
+		return info, nil, err
+	}
+	defer c.close()
+
+	d, created, err := c.findOrCreateBridge(spec)
+	if err != nil {
+		return info, nil, err
+	}
+	info = BridgeInfo{Name: d.name, Index: d.index, MAC: d.mac, MTU: d.mtu, STP: d.bridge.stp, Created: created}
+	defer func() {
+		if err != nil && created {
+			// Nobody else can have a port on it yet: it has been there for microseconds.
+			err = errors.Join(err, c.removeEmptyBridge(context.WithoutCancel(ctx), info))
+			info = BridgeInfo{}
+		}
+	}()
+	if created {
+		if notices, err = c.quietenBridge(d); err != nil {
+			return info, nil, err
+		}
+	} else {
+		notices = adoptionNotices(d, spec)
+	}
+	if spec.NFCallIPTables && !d.bridge.nfCall {
+		if err := c.setNFCall(d.index); err != nil {
+			return info, nil, fmt.Errorf("setting nf_call_iptables on bridge %s: %w", d.name, err)
+		}
+	}
+	if !d.up {
+		if err := c.setUp(d.index, "", true); err != nil {
+			return info, nil, fmt.Errorf("setting bridge %s up: %w", d.name, err)
+		}
+	}
+	if spec.Gateway.IsValid() {
+		if info.AddedAddress, err = c.ensureAddress(ctx, d, spec.Gateway); err != nil {
+			return info, nil, err
+		}
+	}
+	return info, notices, nil
+}
+
+func (s BridgeSpec) check() error {
+	if err := checkName(s.Name); err != nil {
+		return fmt.Errorf("checking bridge name: %w", err)
+	}
+	if strings.HasPrefix(s.Name, PortPrefix) {
+		return fmt.Errorf("bridge name %q starts with %q, which is kept for workload ports: choose another", s.Name, PortPrefix)
+	}
+	if s.MAC.IsZero() || s.MAC.IsMulticast() {
+		return fmt.Errorf("%s is no MAC for bridge %s", s.MAC, s.Name)
+	}
+	return nil
+}
+
+// bridgeDevice finds a bridge and refuses other devices of that name.
+func (c *conn) bridgeDevice(name string) (device, error) {
+	d, err := c.device(name)
+	if err != nil {
+		return d, fmt.Errorf("looking up bridge %s: %w", name, err)
+	}
+	if d.kind != "bridge" {
+		return d, fmt.Errorf("%s is a %s, not a bridge: rename it or set `bridge` to another name", name, d.typeName())
+	}
+	return d, nil
+}
+
+func (c *conn) findOrCreateBridge(spec BridgeSpec) (d device, created bool, err error) {
+	d, err = c.bridgeDevice(spec.Name)
+	if !errors.Is(err, unix.ENODEV) {
+		return d, false, err
+	}
+	switch err := c.createBridge(spec); {
+	case err == nil:
+		created = true
+	case !errors.Is(err, unix.EEXIST): // which says that another caller was faster
+		return d, false, fmt.Errorf("creating bridge %s: %w", spec.Name, err)
+	}
+	d, err = c.bridgeDevice(spec.Name)
+	return d, created, err
+}
+
+// createBridge makes the bridge, down, with everything the kernel takes in the
+// request that makes a link, so that nobody ever sees it half made.
+func (c *conn) createBridge(spec BridgeSpec) error {
+	req, _ := linkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, 0, spec.Name)
+	req.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, spec.MAC[:]))
+	if spec.MTU != 0 {
+		req.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(spec.MTU))))
+	}
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
+	data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
+	data.AddRtAttr(nl.IFLA_BR_STP_STATE, nl.Uint32Attr(0))
+	data.AddRtAttr(nl.IFLA_BR_FORWARD_DELAY, nl.Uint32Attr(0))
+	if spec.NFCallIPTables {
+		data.AddRtAttr(nl.IFLA_BR_NF_CALL_IPTABLES, nl.Uint8Attr(1))
+	}
+	req.AddData(info)
+	_, err := c.execute(req, 0)
+	return err
+}
+
+// ipv4DevconfSendRedirects is IPV4_DEVCONF_SEND_REDIRECTS of linux/ip.h.
+const ipv4DevconfSendRedirects = 6
+
+// quietenBridge keeps a new bridge, before it is up, from having IPv6 (networks are
+// IPv4 here) and from telling workloads that send through the gateway to go direct.
+func (c *conn) quietenBridge(d device) (notices []string, err error) {
+	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+	conf := spec.AddRtAttr(unix.AF_INET, nil).AddRtAttr(unix.IFLA_INET_CONF, nil)
+	conf.AddRtAttr(ipv4DevconfSendRedirects, nl.Uint32Attr(0))
+	req, _ := linkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK, d.index, "")
+	req.AddData(spec)
+	if _, err := c.execute(req, 0); err != nil {
+		return nil, fmt.Errorf("switching redirects off on bridge %s: %w", d.name, err)
+	}
+	if err := c.change(d.index); err != nil {
+		return nil, fmt.Errorf("switching IPv6 addresses off on bridge %s: %w", d.name, err)
+	}
+	if err := disableIPv6(d.name); err != nil {
+		return nil, fmt.Errorf("switching IPv6 off on bridge %s: %w", d.name, err)
+	}
+	// The kernel sends redirects if either the link or "all" allows it; "all" is not ours.
+	if v, err := sysctl("ipv4/conf/all/send_redirects"); err == nil && v == "1" {
+		notices = append(notices, fmt.Sprintf("net.ipv4.conf.all.send_redirects is 1, so the kernel may send ICMP redirects on bridge %s although its own setting is 0", d.name))
+	}
+	return notices, nil
+}
+
+// adoptionNotices says where an existing bridge differs from one made here, as far
+// as workloads will notice.
+func adoptionNotices(d device, spec BridgeSpec) (notices []string) {
+	if d.bridge.stp {
+		notices = append(notices, fmt.Sprintf("bridge %s runs spanning tree: a new port forwards only after twice its forward delay of %.0f s",
+			d.name, float64(d.bridge.forwardDelay)/100))
+	}
+	if spec.MTU != 0 && d.mtu != spec.MTU {
+		notices = append(notices, fmt.Sprintf("bridge %s has MTU %d and keeps it, although %d is configured", d.name, d.mtu, spec.MTU))
+	}
+	return notices
+}
+
+// ensureAddress gives the bridge the gateway address unless it has it. Another
+// address that shares the subnet would answer DHCP and count as this node's, or
+// carries another prefix length: a mistake, or the NIC's own address.
+func (c *conn) ensureAddress(ctx context.Context, d device, want netip.Prefix) (added bool, err error) {
+	has, err := c.addresses(ctx, d)
+	if err != nil {
+		return false, err
+	}
+	for _, p := range has {
+		if p == want {
+			return false, nil
+		}
+	}
+	for _, p := range has {
+		if p.Overlaps(want) {
+			return false, fmt.Errorf("bridge %s has address %s, which is not the gateway %s of the same subnet: remove it (`ip address del %s dev %s`) or set `gateway` to it",
+				d.name, p, want, p, d.name)
+		}
+	}
+	err = c.AddrAdd(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: d.index}}, address(want))
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return false, fmt.Errorf("adding gateway address %s to bridge %s: %w", want, d.name, err)
+	}
+	return err == nil, nil
+}
+
+// addresses lists the IPv4 addresses of a link.
+func (c *conn) addresses(ctx context.Context, d device) ([]netip.Prefix, error) {
+	list, err := dump(ctx, "addresses of "+d.name, func() ([]netlink.Addr, error) {
+		return c.AddrList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: d.index}}, netlink.FAMILY_V4)
+	})
+	if err != nil {
+		return nil, err
+	}
+	var found []netip.Prefix
+	for _, a := range list {
+		ip, ok := netip.AddrFromSlice(a.IP.To4())
+		if ones, _ := a.Mask.Size(); ok {
+			found = append(found, netip.PrefixFrom(ip, ones))
+		}
+	}
+	return found, nil
+}
+
+// address is p for the library; IFA_F_NODAD matters to IPv6 alone.
+func address(p netip.Prefix) *netlink.Addr {
+	return &netlink.Addr{
+		IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())},
+		Flags: unix.IFA_F_NODAD,
+	}
+}
+
+// RemoveCreatedBridge undoes what EnsureBridge reported: a bridge it created goes,
+// an address it added to another bridge goes. With a port on the bridge, whoever's,
+// it leaves everything: somebody relies on it. It may come twice. DEL never removes
+// a bridge (nova-network did not either).
+func RemoveCreatedBridge(ctx context.Context, spec BridgeSpec, info BridgeInfo) error {
+	if !info.Created && !info.AddedAddress {
+		return nil
+	}
+	c, err := dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	if info.Created {
+		return c.removeEmptyBridge(ctx, info)
+	}
+	ports, err := c.devices(ctx, "", info.Index)
+	if err != nil || len(ports) > 0 {
+		return err
+	}
+	err = c.AddrDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: info.Index}}, address(spec.Gateway))
+	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("removing gateway address %s from bridge %s: %w", spec.Gateway, info.Name, err)
+	}
+	return nil
+}
+
+func (c *conn) removeEmptyBridge(ctx context.Context, info BridgeInfo) error {
+	ports, err := c.devices(ctx, "", info.Index)
+	if err != nil || len(ports) > 0 {
+		return err
+	}
+	if err := c.deleteLink(info.Index); err != nil {
+		return fmt.Errorf("removing bridge %s: %w", info.Name, err)
+	}
+	return nil
+}

@@ -1,0 +1,51 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// ErrNoBridgeNetfilter: the kernel's br_netfilter is not there, so that no bridged
+// frame meets iptables, whatever the flags say.
+var ErrNoBridgeNetfilter = errors.New("br_netfilter is not loaded (try `modprobe br_netfilter`)")
+
+// NFCallIPTables reports whether bridged IPv4 frames of a bridge meet iptables: set
+// is the bridge's own flag, global the namespace's sysctl
+// net.bridge.bridge-nf-call-iptables; either suffices. We only ever set the flag:
+// the sysctl would filter libvirt's and Docker's bridges too, and they reset it.
+// Without br_netfilter both are void and the error is ErrNoBridgeNetfilter.
+func NFCallIPTables(ctx context.Context, bridge string) (set, global bool, err error) {
+	v, err := sysctl("bridge/bridge-nf-call-iptables")
+	if err != nil {
+		return false, false, fmt.Errorf("reading whether bridged frames meet iptables: %w", err)
+	}
+	if v == "" {
+		return false, false, fmt.Errorf("checking bridge %s: %w", bridge, ErrNoBridgeNetfilter)
+	}
+	c, err := dial(ctx)
+	if err != nil {
+		return false, false, err
+	}
+	defer c.close()
+	d, err := c.bridgeDevice(bridge)
+	if err != nil {
+		return false, false, err
+	}
+	return d.bridge.nfCall, v != "0", nil
+}
+
+// setNFCall sets a bridge's own flag.
+func (c *conn) setNFCall(index int) error {
+	req, _ := linkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK, index, "")
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
+	data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
+	data.AddRtAttr(nl.IFLA_BR_NF_CALL_IPTABLES, nl.Uint8Attr(1))
+	req.AddData(info)
+	_, err := c.execute(req, 0)
+	return err
+}

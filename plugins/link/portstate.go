@@ -1,0 +1,108 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxForwardingWait bounds WaitForwarding: without spanning tree a port forwards
+// within milliseconds of carrier, or something else is wrong.
+const maxForwardingWait = 200 * time.Millisecond
+
+// States of a bridge port (linux/if_bridge.h).
+const (
+	stateDisabled   = 0
+	stateForwarding = 3
+)
+
+// PortUp lets frames through a port. Its rules must be in.
+func PortUp(ctx context.Context, name string) error {
+	if err := setPort(ctx, name, true); err != nil {
+		return fmt.Errorf("setting port %s up: %w", name, err)
+	}
+	return nil
+}
+
+// PortDown stops all frames at a port at once, before its rules go. A missing port
+// is no error: it is down.
+func PortDown(ctx context.Context, name string) error {
+	if err := setPort(ctx, name, false); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("setting port %s down: %w", name, err)
+	}
+	return nil
+}
+
+func setPort(ctx context.Context, name string, up bool) error {
+	if err := checkPortName(name); err != nil {
+		return err
+	}
+	c, err := dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	return c.setUp(0, name, up)
+}
+
+// DeletePort removes a port, and with it the container's end, wherever that is, and
+// the bridge's entries for it. The kernel is done with both when it returns. A missing
+// port is no error; a device that is no veth is refused.
+func DeletePort(ctx context.Context, name string) error {
+	if err := checkPortName(name); err != nil {
+		return err
+	}
+	c, err := dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	d, ok, err := c.port(name)
+	if err != nil || !ok {
+		return err
+	}
+	if err := c.deleteLink(d.index); err != nil {
+		return fmt.Errorf("removing port %s: %w", name, err)
+	}
+	return nil
+}
+
+// WaitForwarding waits until the bridge forwards what comes from the port: what is
+// sent before, an announcement say, is lost. Carrier reaches the bridge by
+// asynchronous work of the kernel, some milliseconds after both ends are up. It waits
+// for limit, at most 200 ms; false means not yet, which is no error: spanning tree
+// takes its time (then it returns at once), or the container's end is down.
+func WaitForwarding(ctx context.Context, name string, limit time.Duration) (bool, error) {
+	if err := checkPortName(name); err != nil {
+		return false, err
+	}
+	c, err := dial(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer c.close()
+	end := time.Now().Add(min(limit, maxForwardingWait))
+	for step := time.Millisecond; ; step = min(2*step, 10*time.Millisecond) {
+		d, ok, err := c.port(name)
+		switch {
+		case err != nil:
+			return false, err
+		case !ok:
+			return false, fmt.Errorf("waiting for port %s to forward: %w", name, unix.ENODEV)
+		case d.asPort.state == stateForwarding:
+			return true, nil
+		case d.asPort.state != stateDisabled: // listening, learning, blocking: spanning tree
+			return false, nil
+		}
+		left := time.Until(end)
+		if left <= 0 {
+			return false, nil
+		}
+		if err := pause(ctx, min(step, left)); err != nil {
+			return false, fmt.Errorf("waiting for port %s to forward: %w", name, err)
+		}
+	}
+}
