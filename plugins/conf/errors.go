@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -13,6 +14,10 @@ import (
 // ErrRequestRefused is the CNI code of a well-formed request that cannot be granted:
 // an address outside the network, reserved or taken. 100 and above are the plugins' own.
 const ErrRequestRefused uint = 100
+
+// ErrCheckFailed is the CNI code of a CHECK that found a defect. (101 is a kernel
+// feature or program that is missing.)
+const ErrCheckFailed uint = 102
 
 // maxShown bounds the bytes of a value shown in an error: conflists go through logs.
 const maxShown = 80
@@ -78,7 +83,8 @@ func CNIError(doing string, err error) *types.Error {
 	switch {
 	case errors.As(err, &already):
 		return already
-	case errors.As(err, &held), errors.As(err, &exhausted), errors.Is(err, ipam.ErrLocked):
+	case errors.As(err, &held), errors.As(err, &exhausted), errors.Is(err, ipam.ErrLocked),
+		errors.Is(err, context.DeadlineExceeded):
 		return newError(types.ErrTryAgainLater, "%s", msg)
 	case errors.As(err, &stranded), errors.Is(err, ipam.ErrConfig):
 		return newError(types.ErrInvalidNetworkConfig, "%s", msg)
