@@ -19,7 +19,7 @@ import (
 type BridgeSpec struct {
 	Name           string
 	MAC            ipam.MAC     // of a bridge made here; an adopted one keeps its own
-	MTU            int          // bytes, of a bridge made here; 0 = the kernel's 1500
+	MTU            int          // bytes, of a bridge made here; 0 = 1500
 	Gateway        netip.Prefix // the gateway address with the subnet's length; zero = none
 	NFCallIPTables bool         // bridged IPv4 frames meet iptables, by the bridge's own flag
 }
@@ -43,7 +43,8 @@ type BridgeInfo struct {
 // A bridge made here has its MAC in the request that makes it: a bridge without one
 // follows its lowest port, and udev rewrites MACs that were not asked for. The
 // MTU is explicit too, or it would follow the smallest port. Spanning tree is off
-// and the forward delay 0, so that ports forward at once.
+// and the forward delay 0, so that ports forward at once. One that an interrupted
+// call left half made (down, with the wanted MAC) is finished.
 //
 // Refused are a device of that name that is no bridge, the name of a workload port,
 // and an address of the gateway's subnet on the bridge that is not the gateway's.
@@ -71,10 +72,11 @@ func EnsureBridge(ctx context.Context, spec BridgeSpec) (info BridgeInfo, notice
 			info = BridgeInfo{}
 		}
 	}()
-	if created {
-		if notices, err = c.quietenBridge(d); err != nil {
+	if created || (!d.up && d.mac == spec.MAC) {
+		if notices, err = c.finishBridge(d, spec); err != nil {
 			return info, nil, err
 		}
+		info.MTU = spec.mtu()
 	} else {
 		notices = adoptionNotices(d, spec)
 	}
@@ -136,14 +138,18 @@ func (c *conn) findOrCreateBridge(spec BridgeSpec) (d device, created bool, err 
 	return d, created, err
 }
 
+func (s BridgeSpec) mtu() int {
+	if s.MTU == 0 {
+		return defaultMTU
+	}
+	return s.MTU
+}
+
 // createBridge makes the bridge, down, with everything the kernel takes in the
-// request that makes a link, so that nobody ever sees it half made.
+// request that makes a link.
 func (c *conn) createBridge(spec BridgeSpec) error {
 	req, _ := linkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, 0, spec.Name)
 	req.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, spec.MAC[:]))
-	if spec.MTU != 0 {
-		req.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(spec.MTU))))
-	}
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
 	data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
@@ -157,17 +163,30 @@ func (c *conn) createBridge(spec BridgeSpec) error {
 	return err
 }
 
-// ipv4DevconfSendRedirects is IPV4_DEVCONF_SEND_REDIRECTS of linux/ip.h.
-const ipv4DevconfSendRedirects = 6
+const (
+	defaultMTU = 1500 // Ethernet's
+	// ipv4DevconfSendRedirects is IPV4_DEVCONF_SEND_REDIRECTS of linux/ip.h.
+	ipv4DevconfSendRedirects = 6
+)
 
-// quietenBridge keeps a new bridge, before it is up, from having IPv6 (networks are
-// IPv4 here) and from telling workloads that send through the gateway to go direct.
-func (c *conn) quietenBridge(d device) (notices []string, err error) {
-	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
-	conf := spec.AddRtAttr(unix.AF_INET, nil).AddRtAttr(unix.IFLA_INET_CONF, nil)
+// finishBridge gives a new bridge, before it is up, what the kernel does not take in
+// the request that makes it: an MTU of its own, no IPv6 (networks are IPv4 here), and
+// no redirects, which tell workloads that send through the gateway to go direct.
+func (c *conn) finishBridge(d device, spec BridgeSpec) (notices []string, err error) {
+	// The bridge stops following its ports when its MTU changes by request; setting
+	// the value that it has does not count, nor does the one it was made with.
+	for _, mtu := range []int{spec.mtu() - 1, spec.mtu()} {
+		req, _ := linkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK, d.index, "")
+		req.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
+		if _, err := c.execute(req, 0); err != nil {
+			return nil, fmt.Errorf("setting the MTU of bridge %s to %d: %w", d.name, mtu, err)
+		}
+	}
+	quiet := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+	conf := quiet.AddRtAttr(unix.AF_INET, nil).AddRtAttr(unix.IFLA_INET_CONF, nil)
 	conf.AddRtAttr(ipv4DevconfSendRedirects, nl.Uint32Attr(0))
 	req, _ := linkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK, d.index, "")
-	req.AddData(spec)
+	req.AddData(quiet)
 	if _, err := c.execute(req, 0); err != nil {
 		return nil, fmt.Errorf("switching redirects off on bridge %s: %w", d.name, err)
 	}

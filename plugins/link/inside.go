@@ -1,0 +1,50 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
+)
+
+// InsideInfo is a container's interface as it is.
+type InsideInfo struct {
+	Index int
+	MAC   ipam.MAC
+	MTU   int // bytes
+	Up    bool
+	Addrs []netip.Prefix // IPv4
+}
+
+// Inside looks at interface ifName of the namespace at path; false = there is none.
+func Inside(ctx context.Context, path, ifName string) (InsideInfo, bool, error) {
+	info, err := inside(ctx, path, ifName)
+	if errors.Is(err, unix.ENODEV) {
+		return InsideInfo{}, false, nil
+	}
+	if err != nil {
+		return InsideInfo{}, false, fmt.Errorf("looking at %s in namespace %s: %w", ifName, path, err)
+	}
+	return info, true, nil
+}
+
+func inside(ctx context.Context, path, ifName string) (InsideInfo, error) {
+	c, err := dialAt(ctx, path)
+	if err != nil {
+		return InsideInfo{}, err
+	}
+	defer c.close()
+	d, err := c.device(ifName)
+	if err != nil {
+		return InsideInfo{}, err
+	}
+	addrs, err := c.addresses(ctx, d)
+	if err != nil {
+		return InsideInfo{}, err
+	}
+	return InsideInfo{Index: d.index, MAC: d.mac, MTU: d.mtu, Up: d.up, Addrs: addrs}, nil
+}
