@@ -3,48 +3,255 @@ package guard
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 )
 
-var errNotBuilt = errors.New("guard is not built yet")
-
-// Plan is the whole table as it should be. Its text is what nft prints of it.
-type Plan struct{}
-
-// NewPlan returns the table that lets ports pass; gateways are the addresses whose
-// DHCP replies reach closed ports.
-func NewPlan(gateways []netip.Addr, ports []Port) (Plan, error) { return Plan{}, errNotBuilt }
-
-func (p Plan) String() string { return "" }
-
-// Counter is one of the table's named counters, a reason for which frames were dropped.
+// Counter is one of the table's named counters: how many frames were dropped for
+// one reason, and their bytes without Ethernet headers.
 type Counter struct {
 	Name    string
 	Packets uint64
 	Bytes   uint64
 }
 
-// Attach puts the elements of one port in, and the base table if it is missing,
-// damaged or of another version: one transaction, idempotent. Older elements of
-// the same port name are replaced; gateways are added to those known.
+// Attach lets a port pass: it puts the port's elements in, replacing older ones of
+// the same port name, adds the gateways to those known, and installs the base if it
+// is missing, damaged or of another version, keeping the other ports' elements. All
+// in one transaction; idempotent; its cost does not grow with the number of ports.
+//
+// Call it before the port is up. Any number of processes may call it at once.
 func Attach(ctx context.Context, gateways []netip.Addr, p Port) error {
-	if err := p.validate(); err != nil {
-		return err
+	err := errors.Join(p.validate(), validateGateways(gateways))
+	if err == nil {
+		err = retry(ctx, func(c *conn) error { return c.attach(gateways, p) })
 	}
-	return validateGateways(gateways)
+	if err != nil {
+		return fmt.Errorf("attaching port %s to the guard: %w", p.Name, err)
+	}
+	return nil
 }
 
-// Detach removes every element of the port of that name; idempotent. The table stays.
-func Detach(ctx context.Context, portName string) error { return validatePortName(portName) }
+func (c *conn) attach(gateways []netip.Addr, p Port) error {
+	return c.transact(func(b *batch) error {
+		old, err := c.mendBase(b, p.Name)
+		if err != nil {
+			return err
+		}
+		elements := p.elements()
+		stale, _ := difference(old, elements)
+		b.deleteElements(stale)
+		b.addElements(append(elements, gatewayElements(gateways)...))
+		return nil
+	})
+}
+
+// Detach removes every element of the port of that name, in one transaction; it
+// passes nothing afterwards. Idempotent; the table stays.
+//
+// Call it when the link is gone.
+func Detach(ctx context.Context, portName string) error {
+	err := validatePortName(portName)
+	if err == nil {
+		err = retry(ctx, func(c *conn) error { return c.detach(portName) })
+	}
+	if err != nil {
+		return fmt.Errorf("detaching port %s from the guard: %w", portName, err)
+	}
+	return nil
+}
+
+func (c *conn) detach(portName string) error {
+	return c.transact(func(b *batch) error {
+		old, err := c.ofPort(portName)
+		if err == nil && len(old) == 0 {
+			// Nothing recorded, but what was put in by hand goes as well.
+			old, err = c.scan(portName, nil)
+		}
+		b.deleteElements(old)
+		return err
+	})
+}
 
 // Apply makes the whole table what NewPlan(gateways, ports) says, in one
-// transaction, and returns what had to change, a line each; none if nothing did.
+// transaction, and returns what had to change, a line each; none if nothing had to.
 func Apply(ctx context.Context, gateways []netip.Addr, ports []Port) (changed []string, err error) {
-	return nil, errNotBuilt
+	plan, err := NewPlan(gateways, ports)
+	if err != nil {
+		return nil, err
+	}
+	err = retry(ctx, func(c *conn) error {
+		changed, err = c.apply(plan)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("applying the guard of %d ports: %w", len(ports), err)
+	}
+	return changed, nil
+}
+
+func (c *conn) apply(plan Plan) (changed []string, err error) {
+	err = c.transact(func(b *batch) error {
+		changed = nil
+		s, rules, err := c.base()
+		if err != nil {
+			return err
+		}
+		var have []element
+		if len(s.foreign) == 0 {
+			if have, err = c.scan("", nil); err != nil {
+				return err
+			}
+		}
+		if s.defect != "" {
+			b.replaceBase(s, rules)
+			changed = append(changed, "base rules installed: "+s.defect)
+		}
+		stale, missing := difference(have, plan.elements)
+		b.deleteElements(stale)
+		b.addElements(missing)
+		changed = append(changed, changes("delete", stale)...)
+		changed = append(changed, changes("add", missing)...)
+		return nil
+	})
+	return changed, err
+}
+
+// changes says in nft's words what is done with elements.
+func changes(verb string, es []element) []string {
+	var lines []string
+	for _, s := range sets() {
+		for _, e := range es {
+			if e.set == s.name {
+				lines = append(lines, fmt.Sprintf("%s element bridge %s %s { %s }", verb, tableName, s.name, s.text(e)))
+			}
+		}
+	}
+	return lines
 }
 
 // Remove deletes the table: workload ports are unguarded afterwards. Idempotent.
-func Remove(ctx context.Context) error { return nil }
+func Remove(ctx context.Context) error {
+	err := retry(ctx, func(c *conn) error {
+		return c.transact(func(b *batch) error {
+			there, _, err := c.table()
+			if there {
+				b.deleteTable()
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("removing the guard: %w", err)
+	}
+	return nil
+}
 
 // Counters returns the named counters, sorted by name; none if there is no table.
-func Counters(ctx context.Context) ([]Counter, error) { return nil, nil }
+func Counters(ctx context.Context) ([]Counter, error) {
+	var cs []Counter
+	err := retry(ctx, func(c *conn) (err error) {
+		cs, err = c.counters()
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the guard's counters: %w", err)
+	}
+	slices.SortFunc(cs, func(a, b Counter) int { return strings.Compare(a.Name, b.Name) })
+	return cs, nil
+}
+
+// transact makes the changes that plan collects take place as one transaction, on
+// the very ruleset that plan has read: if it is another by then, errChanged.
+func (c *conn) transact(plan func(*batch) error) error {
+	generation, err := c.generation()
+	if err != nil {
+		return err
+	}
+	var b batch
+	if err := plan(&b); err != nil {
+		return err
+	}
+	if len(b.messages) > 0 {
+		return c.commit(&b, generation)
+	}
+	now, err := c.generation()
+	if err == nil && now != generation {
+		return errChanged
+	}
+	return err
+}
+
+// mendBase replaces the base if it has a defect, keeping all ports' elements. It
+// returns the elements that the port of that name has by then.
+func (c *conn) mendBase(b *batch, portName string) (old []element, err error) {
+	s, rules, err := c.base()
+	if err != nil {
+		return nil, err
+	}
+	if s.defect == "" {
+		return c.ofPort(portName)
+	}
+	b.replaceBase(s, rules)
+	there, err := c.scan("", s.foreign)
+	if err != nil {
+		return nil, err
+	}
+	// Sets that the old base did not have, or that had to go, are filled from what
+	// the ports' records say.
+	var kept []element
+	for _, e := range there {
+		if e.ofPort(portName) {
+			old = append(old, e)
+			continue
+		}
+		kept = append(kept, e)
+		if p, ok := e.port(); ok {
+			kept = append(kept, p.elements()...)
+		}
+	}
+	b.addElements(kept)
+	if len(s.foreign) > 0 { // the table goes, and the port's elements with it
+		return nil, nil
+	}
+	return old, nil
+}
+
+// ofPort returns the elements of the port of that name, at a cost that does not
+// grow with the number of ports; c.exact does not trust records.
+func (c *conn) ofPort(name string) ([]element, error) {
+	if c.exact {
+		return c.scan(name, nil)
+	}
+	members, err := c.element(setPorts.element(nameBytes(name)))
+	if err != nil || len(members) == 0 {
+		return nil, err
+	}
+	if p, ok := members[0].port(); ok {
+		return p.elements(), nil
+	}
+	return c.scan(name, nil)
+}
+
+// scan returns the elements of the port of that name, or all of the table's if it
+// is empty, by reading whole sets.
+func (c *conn) scan(portName string, skip []setName) ([]element, error) {
+	var es []element
+	for _, s := range sets() {
+		if slices.Contains(skip, s.name) {
+			continue
+		}
+		members, err := c.elements(s.name)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range members {
+			if portName == "" || e.ofPort(portName) {
+				es = append(es, e)
+			}
+		}
+	}
+	return es, nil
+}

@@ -1,0 +1,199 @@
+package guard
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables/expr"
+)
+
+// tableName is the guard's table in the bridge family.
+const tableName = "flatdhcp"
+
+// setName names a set of the table. A set's key type never changes: another key
+// is another name, so that a new version's base finds the old one's elements.
+type setName string
+
+const (
+	setPorts     setName = "ports"     // every attached port; the comment records all of its elements
+	setUnchecked setName = "unchecked" // ports whose sources are not checked
+	setClosed    setName = "closed"    // ports with the toggle off
+	setMACs      setName = "macs"      // own MAC
+	setSources   setName = "sources"   // own MAC with own address
+	setAddresses setName = "addresses" // addresses reachable behind a port
+	setGateways  setName = "gateways"  // whose DHCP replies reach closed ports
+)
+
+// sets lists the sets and their keys in the order nft shows them.
+func sets() []set {
+	return []set{
+		{setPorts, []fieldType{ifName}},
+		{setUnchecked, []fieldType{ifName}},
+		{setClosed, []fieldType{ifName}},
+		{setMACs, []fieldType{ifName, etherAddr}},
+		{setSources, []fieldType{ifName, etherAddr, ipv4Addr}},
+		{setAddresses, []fieldType{ifName, ipv4Addr}},
+		{setGateways, []fieldType{ipv4Addr}},
+	}
+}
+
+// The counters, one for each reason for which a frame is dropped: in_ for what a
+// workload sends, out_ for what it would receive.
+const (
+	inNoPort     = "in_no_port"     // from a port that is not attached
+	inBPDU       = "in_bpdu"        // to a link-local group address: BPDU, LACP, LLDP
+	inMalformed  = "in_malformed"   // IPv4 header without room for what it announces
+	inDHCPServer = "in_dhcp_server" // sent from the DHCP server's port
+	inMAC        = "in_mac"         // source MAC is not the port's
+	inIPv4       = "in_ipv4"        // IPv4 source is not the port's
+	inARP        = "in_arp"         // ARP sender is not the port's, or no plain ARP
+	inEtherType  = "in_ethertype"   // neither IPv4 nor ARP: IPv6, VLAN tags, 802.3
+	outNoPort    = "out_no_port"    // to a port that is not attached
+	outAddress   = "out_address"    // unicast IPv4 to an address that is not the port's
+	outARP       = "out_arp"        // ARP that is no plain request or reply
+	outClosed    = "out_closed"     // group-addressed frame to a closed port
+	outEtherType = "out_ethertype"  // neither IPv4 nor ARP
+)
+
+func counters() []string {
+	return []string{inNoPort, inBPDU, inMalformed, inDHCPServer, inMAC, inIPv4, inARP, inEtherType,
+		outNoPort, outAddress, outARP, outClosed, outEtherType}
+}
+
+// A chain is a sequence of rules; one with a hook is entered by the kernel.
+type chain struct {
+	name  string
+	hook  *hook
+	rules []rule
+}
+
+// hook is where the bridge calls a chain. priorityText is nft's name of it.
+type hook struct {
+	name         string
+	number       uint32
+	priority     int32
+	priorityText string
+}
+
+// Every chain with a hook filters, and accepts what no rule drops: the frames of
+// ports that are not ours.
+const (
+	chainType    = "filter"
+	policyAccept = 1 // NF_ACCEPT
+)
+
+// Numbers of the bridge family's hooks and priorities (linux/netfilter_bridge.h).
+const (
+	hookPrerouting = 0
+	hookInput      = 1
+	hookForward    = 2
+	hookOutput     = 3
+
+	// First of all: before br_netfilter's conntrack, and before the bridge learns a
+	// source MAC, which it does after this hook.
+	priorityFirst = -300
+	// Before br_netfilter hands the frame to iptables (0): what the guard drops,
+	// conntrack never confirms.
+	priorityFilter = -200
+)
+
+const (
+	portDHCPServer = 67 // nft calls them bootps and bootpc
+	portDHCPClient = 68
+
+	// maxARPLength is a minimal Ethernet frame's payload: 28 bytes of ARP and padding.
+	maxARPLength = 46
+)
+
+// chains are the guard's rules. They are constant. Everything that lets a frame
+// pass is a positive match, and each chain a port's frame may end in ends with a
+// drop: a frame too short for a match to be tried is dropped, never passed.
+func chains() []chain {
+	standardARP := arpStandard()
+	withRules := func(prefix []match, rest ...match) rule { return slices.Concat(prefix, rest) }
+	limitedBroadcast := netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	unspecified := netip.IPv4Unspecified()
+
+	return []chain{
+		{"prerouting", &hook{"prerouting", hookPrerouting, priorityFirst, "dstnat"}, []rule{
+			{iifPrefix(), goTo("from_port")},
+		}},
+		// Link-local groups but the first meet no prerouting hook; the bridge learns
+		// their source after this one.
+		{"input", &hook{"input", hookInput, priorityFilter, "filter"}, []rule{
+			{iifPrefix(), isLinkLocal(), dropAs(inBPDU)},
+		}},
+		{"forward", &hook{"forward", hookForward, priorityFilter, "filter"}, []rule{
+			{oifPrefix(), goTo("to_port")},
+		}},
+		{"output", &hook{"output", hookOutput, priorityFilter, "filter"}, []rule{
+			{oifPrefix(), goTo("to_port")},
+		}},
+
+		// What a workload sends.
+		{"from_port", nil, []rule{
+			{setPorts.notIn(iifname()), dropAs(inNoPort)},
+			{isLinkLocal(), dropAs(inBPDU)},
+			{etherType(etherTypeIPv4), jump("no_dhcp_server")},
+			{setUnchecked.in(iifname()), goTo("from_unchecked")},
+			{setMACs.notIn(iifname(), etherSrc()), dropAs(inMAC)},
+			{etherType(etherTypeIPv4), goTo("from_ipv4")},
+			{etherType(etherTypeARP), goTo("from_arp")},
+			{dropAs(inEtherType)},
+		}},
+		{"from_unchecked", nil, []rule{
+			{etherType(etherTypeIPv4), accept()},
+			{etherType(etherTypeARP), accept()},
+			{dropAs(inEtherType)},
+		}},
+		// Returns for what is certainly no DHCP server's. A later fragment has no
+		// ports, and is nothing without its first, which has.
+		{"no_dhcp_server", nil, []rule{
+			{l4protoUDP(expr.CmpOpNeq), back()},
+			{udpSrc(expr.CmpOpNeq, "67", portDHCPServer), back()},
+			{l4protoUDP(expr.CmpOpEq), laterFragment(), back()},
+			{udpSrc(expr.CmpOpEq, "67", portDHCPServer), dropAs(inDHCPServer)},
+			{dropAs(inMalformed)},
+		}},
+		{"from_ipv4", nil, []rule{
+			{setSources.in(iifname(), etherSrc(), ipSrc()), accept()},
+			{ipSrc().is(unspecified), ipDst().is(limitedBroadcast),
+				udpSrc(expr.CmpOpEq, "68", portDHCPClient), udpDst(expr.CmpOpEq, "67", portDHCPServer), accept()},
+			{dropAs(inIPv4)},
+		}},
+		{"from_arp", nil, []rule{
+			withRules(standardARP, maxLength("46", maxARPLength), goTo("from_arp_sender")),
+			{dropAs(inARP)},
+		}},
+		{"from_arp_sender", nil, []rule{
+			{setSources.in(iifname(), arpSrcMAC(), arpSrcIP()), accept()},
+			// A probe (RFC 5227) asks on behalf of no address yet.
+			{arpRequest(), arpSrcIP().is(unspecified), setMACs.in(iifname(), arpSrcMAC()), accept()},
+			{dropAs(inARP)},
+		}},
+
+		// What a workload would receive.
+		{"to_port", nil, []rule{
+			{setPorts.notIn(oifname()), dropAs(outNoPort)},
+			{etherType(etherTypeARP), goTo("to_arp")},
+			{isGroup(), goTo("to_group")},
+			{setAddresses.in(oifname(), ipDst()), accept()},
+			{etherType(etherTypeIPv4), dropAs(outAddress)},
+			{dropAs(outEtherType)},
+		}},
+		{"to_arp", nil, []rule{
+			withRules(standardARP, accept()),
+			{dropAs(outARP)},
+		}},
+		{"to_group", nil, []rule{
+			{setClosed.in(oifname()), goTo("to_closed")},
+			{etherType(etherTypeIPv4), accept()},
+			{dropAs(outEtherType)},
+		}},
+		{"to_closed", nil, []rule{
+			{setGateways.in(ipSrc()), udpSrc(expr.CmpOpEq, "67", portDHCPServer),
+				udpDst(expr.CmpOpEq, "68", portDHCPClient), accept()},
+			{dropAs(outClosed)},
+		}},
+	}
+}

@@ -1,0 +1,226 @@
+package guard
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
+)
+
+// A fieldType is the type of one part of a set's key, as nft names it.
+type fieldType string
+
+const (
+	ifName    fieldType = "ifname"
+	etherAddr fieldType = "ether_addr"
+	ipv4Addr  fieldType = "ipv4_addr"
+)
+
+// magic is nft's number of the type.
+func (t fieldType) magic() uint32 {
+	switch t {
+	case ifName:
+		return 41
+	case etherAddr:
+		return 9
+	default:
+		return 7
+	}
+}
+
+// length is the field's size in bytes; in a concatenation it is padded to a
+// multiple of four.
+func (t fieldType) length() uint32 {
+	switch t {
+	case ifName:
+		return unix.IFNAMSIZ
+	case etherAddr:
+		return 6
+	default:
+		return 4
+	}
+}
+
+func (t fieldType) text(b []byte) string {
+	switch t {
+	case ifName:
+		return `"` + string(bytes.TrimRight(b, "\x00")) + `"`
+	case etherAddr:
+		return net.HardwareAddr(b).String()
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a.String()
+}
+
+// A set is a named set and the parts of its key.
+type set struct {
+	name   setName
+	fields []fieldType
+}
+
+// magic is nft's number of the key's type: six bits for each field.
+func (s set) magic() uint32 {
+	var m uint32
+	for _, f := range s.fields {
+		m = m<<6 | f.magic()
+	}
+	return m
+}
+
+func padded(n uint32) uint32 { return (n + 3) &^ 3 }
+
+func (s set) keyLength() uint32 {
+	if len(s.fields) == 1 {
+		return s.fields[0].length()
+	}
+	var n uint32
+	for _, f := range s.fields {
+		n += padded(f.length())
+	}
+	return n
+}
+
+func (s set) typeText() string {
+	names := make([]string, len(s.fields))
+	for i, f := range s.fields {
+		names[i] = string(f)
+	}
+	return strings.Join(names, " . ")
+}
+
+// keyText is the key as nft prints it.
+func (s set) keyText(key string) string {
+	var parts []string
+	rest := []byte(key)
+	for _, f := range s.fields {
+		n := int(f.length())
+		if len(rest) < n {
+			return fmt.Sprintf("%x", key)
+		}
+		parts = append(parts, f.text(rest[:n]))
+		rest = rest[min(int(padded(uint32(n))), len(rest)):]
+	}
+	return strings.Join(parts, " . ")
+}
+
+// An element is one member of a set. key is its bytes as the kernel has them.
+type element struct {
+	set     setName
+	key     string
+	comment string
+}
+
+// element returns the member whose fields have these bytes.
+func (n setName) element(fields ...[]byte) element {
+	var key []byte
+	for _, f := range fields {
+		key = append(key, f...)
+		key = append(key, make([]byte, int(padded(uint32(len(f))))-len(f))...)
+	}
+	return element{set: n, key: string(key)}
+}
+
+func nameBytes(name string) []byte {
+	b := make([]byte, ifName.length())
+	copy(b, name)
+	return b
+}
+
+// ofPort says whether e belongs to the port of that name: all keys but those of
+// gateways start with one.
+func (e element) ofPort(name string) bool {
+	return e.set != setGateways && strings.HasPrefix(e.key, string(nameBytes(name)))
+}
+
+// elements are the members that let p pass.
+func (p Port) elements() []element {
+	name := nameBytes(p.Name)
+	port := setPorts.element(name)
+	port.comment = p.record()
+	es := []element{port}
+	if p.Closed {
+		es = append(es, setClosed.element(name))
+	}
+	if p.CheckSource {
+		es = append(es, setMACs.element(name, p.MAC[:]))
+	} else {
+		es = append(es, setUnchecked.element(name))
+	}
+	for _, a := range p.Addrs {
+		es = append(es, setAddresses.element(name, a.AsSlice()))
+		if p.CheckSource {
+			es = append(es, setSources.element(name, p.MAC[:], a.AsSlice()))
+		}
+	}
+	return es
+}
+
+func gatewayElements(gateways []netip.Addr) []element {
+	es := make([]element, len(gateways))
+	for i, g := range gateways {
+		es[i] = setGateways.element(g.AsSlice())
+	}
+	return es
+}
+
+// Words of a record.
+const (
+	recordClosed    = "closed"
+	recordUnchecked = "unchecked"
+)
+
+// maxRecord is the longest comment nft accepts of an element when it reads a
+// ruleset back in.
+const maxRecord = 127
+
+// record is the comment of the port's member of setPorts: MAC, addresses and what
+// is not as usual. From it alone all the port's elements are known, so that they
+// are found without reading whole sets. A port with too many addresses has none.
+func (p Port) record() string {
+	words := []string{p.MAC.String()}
+	for _, a := range p.Addrs {
+		words = append(words, a.String())
+	}
+	if p.Closed {
+		words = append(words, recordClosed)
+	}
+	if !p.CheckSource {
+		words = append(words, recordUnchecked)
+	}
+	if s := strings.Join(words, " "); len(s) <= maxRecord {
+		return s
+	}
+	return ""
+}
+
+// port is the port that a member of setPorts records; false if it records none.
+func (e element) port() (Port, bool) {
+	if e.set != setPorts {
+		return Port{}, false
+	}
+	p := Port{Name: strings.TrimRight(e.key, "\x00"), CheckSource: true}
+	for i, word := range strings.Fields(e.comment) {
+		var err error
+		switch {
+		case i == 0:
+			p.MAC, err = ipam.ParseMAC(word)
+		case word == recordClosed:
+			p.Closed = true
+		case word == recordUnchecked:
+			p.CheckSource = false
+		default:
+			var a netip.Addr
+			a, err = netip.ParseAddr(word)
+			p.Addrs = append(p.Addrs, a)
+		}
+		if err != nil {
+			return Port{}, false
+		}
+	}
+	return p, p.validate() == nil
+}

@@ -1,0 +1,296 @@
+package guard
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// A match is one word of a rule, a condition or an action: what nft prints of it
+// and the expressions the kernel runs, said in one place so that the plan's text
+// cannot differ from what is applied.
+type match struct {
+	text  string
+	needs layer // whose header the expressions read
+	exprs []expr.Any
+}
+
+// A layer is a header that must be known to be there before it is read. nft leaves
+// the checks out of its listings, so they have no text.
+type layer int
+
+const (
+	link layer = iota // always there
+	ip
+	arp
+	udp
+)
+
+const (
+	etherTypeIPv4 = 0x0800
+	etherTypeARP  = 0x0806
+
+	offsetEtherDst  = 0
+	offsetEtherSrc  = 6
+	offsetEtherType = 12
+)
+
+// A rule is a sequence of matches, the last an action.
+type rule []match
+
+// String is the rule as nft prints it.
+func (r rule) String() string {
+	words := make([]string, len(r))
+	for i, m := range r {
+		words[i] = m.text
+	}
+	return strings.Join(words, " ")
+}
+
+// exprs are the rule's expressions, each header checked once before its first use.
+func (r rule) exprs() []expr.Any {
+	var es []expr.Any
+	checked := map[layer]bool{link: true}
+	for _, m := range r {
+		if !checked[m.needs] {
+			checked[m.needs] = true
+			es = append(es, m.needs.check()...)
+		}
+		es = append(es, m.exprs...)
+	}
+	return es
+}
+
+func (l layer) check() []expr.Any {
+	switch l {
+	case ip:
+		return etherType(etherTypeIPv4).exprs
+	case arp:
+		return etherType(etherTypeARP).exprs
+	case udp:
+		return l4protoUDP(expr.CmpOpEq).exprs
+	}
+	return nil
+}
+
+// Registers: the 16-byte register 1 also starts every concatenated key. Its second
+// field, 16 bytes on, is register 2; a third, after a padded MAC, the 4-byte 14.
+const (
+	reg1     = unix.NFT_REG_1
+	regSnd   = unix.NFT_REG_2
+	regThird = unix.NFT_REG32_00 + 6
+)
+
+func meta(key expr.MetaKey, reg uint32) expr.Any { return &expr.Meta{Key: key, Register: reg} }
+
+func payload(base expr.PayloadBase, offset, length, reg uint32) expr.Any {
+	return &expr.Payload{DestRegister: reg, Base: base, Offset: offset, Len: length}
+}
+
+func compare(op expr.CmpOp, data ...byte) expr.Any {
+	return &expr.Cmp{Op: op, Register: reg1, Data: data}
+}
+
+func be16(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }
+
+func be32(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
+
+// iifPrefix and oifPrefix match every workload port by its name.
+func iifPrefix() match {
+	return match{`iifname "` + PortPrefix + `*"`, link,
+		[]expr.Any{meta(expr.MetaKeyIIFNAME, reg1), compare(expr.CmpOpEq, []byte(PortPrefix)...)}}
+}
+
+func oifPrefix() match {
+	return match{`oifname "` + PortPrefix + `*"`, link,
+		[]expr.Any{meta(expr.MetaKeyOIFNAME, reg1), compare(expr.CmpOpEq, []byte(PortPrefix)...)}}
+}
+
+// etherType compares the type field on the wire; `meta protocol` would look
+// through VLAN tags.
+func etherType(t uint16) match {
+	text := "ether type ip"
+	if t == etherTypeARP {
+		text = "ether type arp"
+	}
+	return match{text, link, []expr.Any{
+		payload(expr.PayloadBaseLLHeader, offsetEtherType, 2, reg1), compare(expr.CmpOpEq, be16(t)...)}}
+}
+
+// etherDst matches a masked destination MAC.
+func etherDst(mask, want net.HardwareAddr) match {
+	return match{"ether daddr & " + mask.String() + " == " + want.String(), link, []expr.Any{
+		payload(expr.PayloadBaseLLHeader, offsetEtherDst, 6, reg1),
+		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 6, Mask: mask, Xor: make([]byte, 6)},
+		compare(expr.CmpOpEq, want...)}}
+}
+
+// isGroup matches broadcast and multicast frames.
+func isGroup() match {
+	group := net.HardwareAddr{1, 0, 0, 0, 0, 0}
+	return etherDst(group, group)
+}
+
+// isLinkLocal matches 01:80:c2:00:00:00 to 0f, which bridges keep to one link:
+// BPDUs, pause frames, LACP, LLDP.
+func isLinkLocal() match {
+	return etherDst(net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xf0},
+		net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 0})
+}
+
+// A field is one part of a set's key and where a frame has it.
+type field struct {
+	text  string
+	typ   fieldType
+	needs layer
+	load  func(reg uint32) expr.Any
+}
+
+func frameField(text string, typ fieldType, needs layer, base expr.PayloadBase, offset uint32) field {
+	return field{text, typ, needs, func(reg uint32) expr.Any {
+		return payload(base, offset, typ.length(), reg)
+	}}
+}
+
+func iifname() field {
+	return field{"iifname", ifName, link, func(reg uint32) expr.Any { return meta(expr.MetaKeyIIFNAME, reg) }}
+}
+
+func oifname() field {
+	return field{"oifname", ifName, link, func(reg uint32) expr.Any { return meta(expr.MetaKeyOIFNAME, reg) }}
+}
+
+func etherSrc() field {
+	return frameField("ether saddr", etherAddr, link, expr.PayloadBaseLLHeader, offsetEtherSrc)
+}
+
+func ipSrc() field {
+	return frameField("ip saddr", ipv4Addr, ip, expr.PayloadBaseNetworkHeader, 12)
+}
+
+func ipDst() field {
+	return frameField("ip daddr", ipv4Addr, ip, expr.PayloadBaseNetworkHeader, 16)
+}
+
+func arpSrcMAC() field {
+	return frameField("arp saddr ether", etherAddr, arp, expr.PayloadBaseNetworkHeader, 8)
+}
+
+func arpSrcIP() field {
+	return frameField("arp saddr ip", ipv4Addr, arp, expr.PayloadBaseNetworkHeader, 14)
+}
+
+// in matches frames whose fields are an element of set s.
+func (s setName) in(fields ...field) match { return s.lookup(false, fields) }
+
+// notIn matches frames whose fields are no element of set s. A frame too short to
+// have the fields matches neither: notIn is safe only for fields no frame lacks.
+func (s setName) notIn(fields ...field) match { return s.lookup(true, fields) }
+
+func (s setName) lookup(invert bool, fields []field) match {
+	var m match
+	var names []string
+	for i, f := range fields {
+		m.needs = max(m.needs, f.needs)
+		m.exprs = append(m.exprs, f.load([]uint32{reg1, regSnd, regThird}[i]))
+		names = append(names, f.text)
+	}
+	m.exprs = append(m.exprs, &expr.Lookup{SourceRegister: reg1, SetName: string(s), Invert: invert})
+	m.text = strings.Join(names, " . ") + map[bool]string{false: " @", true: " != @"}[invert] + string(s)
+	return m
+}
+
+// is matches frames whose IPv4 field has one value.
+func (f field) is(a netip.Addr) match {
+	return match{f.text + " " + a.String(), f.needs,
+		[]expr.Any{f.load(reg1), compare(expr.CmpOpEq, a.AsSlice()...)}}
+}
+
+// arpStandard matches plain requests and replies: Ethernet and IPv4, six and four
+// bytes of address. Longer ones could carry anything.
+func arpStandard() []match {
+	header := func(text string, offset uint32, want ...byte) match {
+		return match{text, arp, []expr.Any{
+			payload(expr.PayloadBaseNetworkHeader, offset, uint32(len(want)), reg1), compare(expr.CmpOpEq, want...)}}
+	}
+	return []match{
+		header("arp htype 1", 0, 0, 1),
+		header("arp ptype ip", 2, be16(etherTypeIPv4)...),
+		header("arp hlen 6", 4, 6),
+		header("arp plen 4", 5, 4),
+		{"arp operation 1-2", arp, []expr.Any{
+			payload(expr.PayloadBaseNetworkHeader, 6, 2, reg1),
+			&expr.Range{Op: expr.CmpOpEq, Register: reg1, FromData: be16(1), ToData: be16(2)}}},
+	}
+}
+
+func arpRequest() match {
+	return match{"arp operation request", arp, []expr.Any{
+		payload(expr.PayloadBaseNetworkHeader, 6, 2, reg1), compare(expr.CmpOpEq, be16(1)...)}}
+}
+
+// maxLength bounds a frame without its Ethernet header.
+func maxLength(text string, n uint32) match {
+	return match{"meta length <= " + text, link, []expr.Any{
+		meta(expr.MetaKeyLEN, reg1),
+		&expr.Byteorder{SourceRegister: reg1, DestRegister: reg1, Op: expr.ByteorderHton, Len: 4, Size: 4},
+		compare(expr.CmpOpLte, be32(n)...)}}
+}
+
+func l4protoUDP(op expr.CmpOp) match {
+	return match{"meta l4proto" + opText(op) + " udp", link,
+		[]expr.Any{meta(expr.MetaKeyL4PROTO, reg1), compare(op, unix.IPPROTO_UDP)}}
+}
+
+func udpPort(name string, offset uint32, op expr.CmpOp, text string, port uint16) match {
+	return match{"udp " + name + opText(op) + " " + text, udp, []expr.Any{
+		payload(expr.PayloadBaseTransportHeader, offset, 2, reg1), compare(op, be16(port)...)}}
+}
+
+func udpSrc(op expr.CmpOp, text string, port uint16) match {
+	return udpPort("sport", 0, op, text, port)
+}
+
+func udpDst(op expr.CmpOp, text string, port uint16) match {
+	return udpPort("dport", 2, op, text, port)
+}
+
+// laterFragment matches all fragments of a datagram but the first, which alone has
+// the ports.
+func laterFragment() match {
+	return match{"ip frag-off & 8191 != 0", ip, []expr.Any{
+		payload(expr.PayloadBaseNetworkHeader, 6, 2, reg1),
+		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 2, Mask: be16(0x1fff), Xor: make([]byte, 2)},
+		compare(expr.CmpOpNeq, 0, 0)}}
+}
+
+func opText(op expr.CmpOp) string {
+	if op == expr.CmpOpNeq {
+		return " !="
+	}
+	return ""
+}
+
+func verdict(text string, kind expr.VerdictKind, chain string) match {
+	return match{text, link, []expr.Any{&expr.Verdict{Kind: kind, Chain: chain}}}
+}
+
+func accept() match { return verdict("accept", expr.VerdictAccept, "") }
+
+func back() match { return verdict("return", expr.VerdictReturn, "") }
+
+func jump(chain string) match { return verdict("jump "+chain, expr.VerdictJump, chain) }
+
+func goTo(chain string) match { return verdict("goto "+chain, expr.VerdictGoto, chain) }
+
+// dropAs counts the frame under a reason and drops it.
+func dropAs(reason string) match {
+	m := verdict("drop", expr.VerdictDrop, "")
+	m.text = `counter name "` + reason + `" ` + m.text
+	m.exprs = append([]expr.Any{&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: reason}}, m.exprs...)
+	return m
+}
