@@ -1,16 +1,10 @@
 package filter
 
 import (
-	"net/netip"
+	"slices"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
 )
-
-// Dispatch says which chain judges what is sent to an address.
-type Dispatch struct {
-	Addr  netip.Addr
-	Chain string
-}
 
 // Held is a network and those of its rows that have rules.
 type Held struct {
@@ -18,19 +12,46 @@ type Held struct {
 	Rows    []ipam.Reservation
 }
 
-// ChainName returns the chain of an attachment: FLAT-WL- and 16 hex digits of
-// SHA-256(network, container ID, interface name; NUL between).
-func ChainName(network, containerID, ifName string) string { panic("not yet") }
+// PlanAll plans everything: what the kernel should hold if these and no other
+// networks and rows have rules. Networks come in the order of their names.
+func PlanAll(held []Held) Plan {
+	held = slices.Clone(held)
+	slices.SortFunc(held, func(a, b Held) int {
+		if a.Network.Name < b.Network.Name {
+			return -1
+		}
+		return 1
+	})
+	var networks []ipam.Network
+	for _, h := range held {
+		networks = append(networks, h.Network)
+	}
+	p := Plan{Chains: Base(networks)}
+	for _, h := range held {
+		if h.Network.Bridge == nil {
+			continue
+		}
+		rows := ruled(h.Rows)
+		var dispatches []Dispatch
+		for _, r := range rows {
+			dispatches = append(dispatches, dispatchTo(h.Network, r))
+		}
+		p.Chains = append(p.Chains, Tree(h.Network.Pool.Subnet, dispatches)...)
+		for _, r := range rows {
+			p.Chains = append(p.Chains, WorkloadChain(h.Network, r))
+		}
+	}
+	return p
+}
 
-// WorkloadChain plans the chain of r, which must have a holder, on n.
-func WorkloadChain(n ipam.Network, r ipam.Reservation) Chain { panic("not yet") }
-
-// Base plans the chains that all networks share.
-func Base(networks []ipam.Network) []Chain { panic("not yet") }
-
-// Tree plans the dispatch tree of a subnet, root first; the root is there even if
-// no row is.
-func Tree(subnet netip.Prefix, rows []Dispatch) []Chain { panic("not yet") }
-
-// PlanAll plans everything, for golden texts and for reconciling.
-func PlanAll(held []Held) Plan { panic("not yet") }
+// ruled returns, by address, the rows that have a holder: only they have rules.
+func ruled(rows []ipam.Reservation) []ipam.Reservation {
+	var held []ipam.Reservation
+	for _, r := range rows {
+		if r.Holder != nil {
+			held = append(held, r)
+		}
+	}
+	slices.SortFunc(held, func(a, b ipam.Reservation) int { return a.Addr.Compare(b.Addr) })
+	return held
+}

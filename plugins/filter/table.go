@@ -2,9 +2,16 @@ package filter
 
 import (
 	"context"
-	"time"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
+	"github.com/flatdhcp/flatdhcp/ipam/flock"
 )
 
 // Networks reads the networks of this node as last configured. The applier calls
@@ -18,73 +25,298 @@ type Networks func(ctx context.Context) ([]ipam.Network, error)
 // ADD that came between, or bring back the one of a DEL.
 type Rows func(ctx context.Context) ([]ipam.Reservation, error)
 
-// Options are the surroundings of a Table; only LockPath must be given.
+// Options are the surroundings of a Table.
 type Options struct {
 	// Iptables are paths tried in order; nil = iptables in the directories where
-	// distributions keep it, whatever PATH says.
+	// distributions keep it, whatever PATH says. The programs beside it, named with
+	// -save and -restore, are used.
 	Iptables []string
-	// LockPath is the node's filter lock (rundir: filter.lock).
+	// LockPath is the node's filter lock. Empty = whoever calls holds it.
 	LockPath string
-	// Lock takes the lock at LockPath or fails when ctx ends; nil = flock.
-	Lock func(ctx context.Context, path string) (unlock func() error, err error)
-	// Exec runs a program; nil = os/exec with LC_ALL=C.
+	// Exec runs programs; nil = os/exec with LC_ALL=C and nothing else of the
+	// caller's environment.
 	Exec Exec
-	// Clock tells the time in messages; nil = time.Now.
-	Clock func() time.Time
 }
-
-// Exec runs path with args and stdin, and returns what it wrote to stdout. Its
-// error carries stderr.
-type Exec func(ctx context.Context, path string, args []string, stdin []byte) ([]byte, error)
 
 // Table puts plans into the kernel's table filter (IPv4) of the network namespace
 // it is used in. It keeps no state of the kernel's: each call reads what it needs
 // under the filter lock. Safe for concurrent use, also by several processes.
-type Table struct{}
-
-// RuleCounter is one rule of a chain and what it has matched so far.
-type RuleCounter struct {
-	Packets, Bytes uint64
-	Rule           string // as iptables -S prints it, without counters
+//
+// Every change is one iptables-restore transaction: it is in as a whole, or an
+// error is returned and nothing has changed.
+type Table struct {
+	programs programs
+	lockPath string
+	exec     Exec
+	runs     atomic.Int64
 }
 
 // New finds iptables and its back end; it runs a program only if the file's name
-// does not tell the back end.
-func New(o Options) (*Table, error) { panic("not yet") }
+// does not tell the back end. The error wraps ErrNoProgram if there is none.
+func New(o Options) (*Table, error) {
+	t := &Table{lockPath: o.LockPath, exec: o.Exec}
+	if t.exec == nil {
+		t.exec = runProgram
+	}
+	var err error
+	t.programs, err = findPrograms(context.Background(), t.run, o.Iptables)
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
 
-// Attach puts the rules of one workload in: base chains if they are missing or out
-// of date, the path through the tree, the workload's chain, in one transaction. It
-// uses n as networks returns it; n itself if networks does not know it. An error
-// means that the rules are not in, and nothing was changed by this call.
+// Backend returns BackendNFT or BackendLegacy.
+func (t *Table) Backend() string { return t.programs.backend }
+
+// Runs returns the number of programs executed so far.
+func (t *Table) Runs() int { return int(t.runs.Load()) }
+
+// Attach puts the rules of one workload in: shared chains if they are missing or
+// out of date, the path through the tree, the workload's chain. It uses n as
+// networks returns it; n itself if networks does not know it. An error means that
+// the rules are not in.
 func (t *Table) Attach(ctx context.Context, networks Networks, n ipam.Network, r ipam.Reservation) error {
-	panic("not yet")
+	if r.Holder == nil {
+		return fmt.Errorf("putting in the rules of %s: nobody holds it", r.Addr)
+	}
+	return t.locked(ctx, func() error {
+		known, n, err := current(ctx, networks, n)
+		if err == nil {
+			err = checkRow(n, r)
+		}
+		if err == nil {
+			_, err = t.change(ctx, append(baseNames(), pathNames(n, r)...), func(s *seen) (*batch, error) {
+				return planAttach(s, known, n, r)
+			})
+		}
+		if err != nil {
+			return fmt.Errorf("putting in the rules of %s on network %s: %w", r.Addr, n.Name, err)
+		}
+		return nil
+	})
 }
 
 // Detach takes out what Attach put in for r's holder: the jump, tree nodes that
-// are then empty, the chain. Nothing to take out is no error and runs no program.
+// are then empty, the chain. It touches no other chain's jumps, not even one for
+// the same address. Nothing to take out is no error and runs no program.
 func (t *Table) Detach(ctx context.Context, n ipam.Network, r ipam.Reservation) error {
-	panic("not yet")
+	if r.Holder == nil {
+		return fmt.Errorf("taking out the rules of %s: nobody holds it", r.Addr)
+	}
+	return t.locked(ctx, func() error {
+		_, err := t.change(ctx, pathNames(n, r), func(s *seen) (*batch, error) { return planDetach(s, n, r) })
+		if err != nil {
+			return fmt.Errorf("taking out the rules of %s on network %s: %w", r.Addr, n.Name, err)
+		}
+		return nil
+	})
 }
 
-// Apply makes the rules of one network what networks and rows say, in one
-// transaction, and returns a line for each chain it changed (none = all was right).
+// Apply makes the rules of one network what networks and rows say, and returns a
+// line for each chain it changed (none = all was right). A chain of the network
+// that belongs to none of rows is taken out.
 func (t *Table) Apply(ctx context.Context, networks Networks, network string, rows Rows) (changed []string, err error) {
-	panic("not yet")
+	err = t.locked(ctx, func() error {
+		changed, err = t.apply(ctx, networks, network, rows)
+		if err != nil {
+			return fmt.Errorf("applying the rules of network %s: %w", network, err)
+		}
+		return nil
+	})
+	return changed, err
 }
 
-// Remove takes out n's lines of the base chains, its tree and what is left of its
-// workload chains; with the last network, the base as well.
+func (t *Table) apply(ctx context.Context, networks Networks, network string, rows Rows) ([]string, error) {
+	known, n, err := current(ctx, networks, ipam.Network{Name: network})
+	if err != nil {
+		return nil, err
+	}
+	alive, err := rows(ctx)
+	if err != nil {
+		return nil, err
+	}
+	alive = ruled(alive)
+	for _, r := range alive {
+		if err := checkRow(n, r); err != nil {
+			return nil, err
+		}
+	}
+	b, err := t.change(ctx, nil, func(s *seen) (*batch, error) { return planApply(s, known, n, alive) })
+	if err != nil {
+		return nil, err
+	}
+	return b.changes, nil
+}
+
+// Remove takes out n's lines of the shared chains, its tree and what is left of
+// its workload chains, whether or not networks still has it; with the last
+// network, the shared chains as well, but for FLAT-PROVIDER-USER if it has rules.
+// That nothing lives on n any more is the caller's business.
 func (t *Table) Remove(ctx context.Context, networks Networks, n ipam.Network) error {
-	panic("not yet")
+	return t.locked(ctx, func() error {
+		others, err := networks(ctx)
+		if err == nil {
+			others = slices.DeleteFunc(slices.Clone(others), func(o ipam.Network) bool { return o.Name == n.Name })
+			err = checkNetworks(others)
+		}
+		if err == nil {
+			_, err = t.change(ctx, nil, func(s *seen) (*batch, error) { return planRemove(s, others, n) })
+		}
+		if err != nil {
+			return fmt.Errorf("taking out the rules of network %s: %w", n.Name, err)
+		}
+		return nil
+	})
 }
 
-// Counters lists a chain's rules with their counters.
-func (t *Table) Counters(ctx context.Context, chain string) ([]RuleCounter, error) {
-	panic("not yet")
+// locked runs f under the filter lock.
+func (t *Table) locked(ctx context.Context, f func() error) error {
+	if t.lockPath == "" {
+		return f()
+	}
+	lock, err := flock.Exclusive(ctx, t.lockPath, 0o600)
+	if err != nil {
+		return fmt.Errorf("waiting for the filter lock: %w", err)
+	}
+	return errors.Join(f(), lock.Unlock())
 }
 
-// Backend returns "nft" or "legacy".
-func (t *Table) Backend() string { panic("not yet") }
+// current returns the networks as they are now, and the one of n's name.
+func current(ctx context.Context, networks Networks, n ipam.Network) ([]ipam.Network, ipam.Network, error) {
+	known, err := networks(ctx)
+	if err != nil {
+		return nil, n, err
+	}
+	i := slices.IndexFunc(known, func(o ipam.Network) bool { return o.Name == n.Name })
+	if i < 0 {
+		known = append(slices.Clone(known), n)
+		i = len(known) - 1
+	}
+	n = known[i]
+	if n.Bridge == nil {
+		return nil, n, fmt.Errorf("network %s has no bridge of ours, so no rules: %w", n.Name, ipam.ErrNoNetwork)
+	}
+	return known, n, checkNetworks(known)
+}
 
-// Runs returns the number of programs executed so far.
-func (t *Table) Runs() int { panic("not yet") }
+// bridgePattern is what a bridge may be called here. iptables takes a + at the end
+// for a wildcard, and its input is text: the name must not carry more than a name.
+var bridgePattern = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,15}$`)
+
+func checkNetworks(networks []ipam.Network) error {
+	for _, n := range networks {
+		if n.Bridge == nil {
+			continue
+		}
+		if !bridgePattern.MatchString(n.Bridge.Name) {
+			return fmt.Errorf("network %s: no rules can name bridge %q: letters, digits, '_', '.' and '-' are wanted", n.Name, n.Bridge.Name)
+		}
+		if p := n.Pool.Subnet; !p.IsValid() || !p.Addr().Is4() || p != p.Masked() {
+			return fmt.Errorf("network %s: no rules can name subnet %s: an IPv4 prefix is wanted", n.Name, p)
+		}
+	}
+	return nil
+}
+
+func checkRow(n ipam.Network, r ipam.Reservation) error {
+	if !n.Pool.Subnet.Contains(r.Addr) {
+		return fmt.Errorf("address %s is not in %s", r.Addr, n.Pool.Subnet)
+	}
+	return nil
+}
+
+// lockWait is how long, in seconds, a program waits for the legacy back end's own
+// lock, which others than we hold.
+const lockWait = 5
+
+// change reads (names at first, nil = everything), plans and puts in. If what was
+// read does not suffice it reads more; if the kernel refuses the transaction,
+// something was other than read (somebody flushed, or a stray jump): then it reads
+// everything and tries once more.
+func (t *Table) change(ctx context.Context, names []string, plan func(*seen) (*batch, error)) (*batch, error) {
+	level := some
+	if names == nil {
+		level = whole
+	}
+	var refused error
+	for {
+		s, err := t.read(ctx, level, names)
+		if err != nil {
+			return nil, errors.Join(refused, err)
+		}
+		b, err := plan(s)
+		if errors.Is(err, errReadMore) && s.depth < text {
+			level = s.depth + 1
+			continue
+		}
+		if err != nil {
+			return nil, errors.Join(refused, err)
+		}
+		if b.empty() {
+			return b, nil
+		}
+		err = t.restore(ctx, b)
+		if err == nil {
+			return b, nil
+		}
+		if refused != nil || ctx.Err() != nil {
+			return nil, errors.Join(refused, err)
+		}
+		refused, level = err, max(level, whole)
+	}
+}
+
+// read reads at least what level asks for.
+func (t *Table) read(ctx context.Context, level depth, names []string) (*seen, error) {
+	var unread error
+	if t.programs.backend == BackendNFT && level < text {
+		if level == whole {
+			names = nil
+		}
+		s, err := readNFT(ctx, names)
+		if err == nil {
+			return s, nil
+		}
+		unread = err // the program may know better
+	}
+	out, err := t.run(ctx, t.programs.save, []string{"-t", nftTable}, nil)
+	if err != nil {
+		return nil, errors.Join(unread, err)
+	}
+	return parseSave(out)
+}
+
+func (t *Table) restore(ctx context.Context, b *batch) error {
+	input := b.String()
+	_, err := t.run(ctx, t.programs.restore, []string{"--noflush", "-w", strconv.Itoa(lockWait)}, []byte(input))
+	var failed *ProgramError
+	if errors.As(err, &failed) {
+		if line := blamed(failed.Stderr, input); line != "" {
+			return fmt.Errorf("%w (%s)", err, line)
+		}
+	}
+	return err
+}
+
+func (t *Table) run(ctx context.Context, path string, args []string, stdin []byte) ([]byte, error) {
+	t.runs.Add(1)
+	return t.exec(ctx, path, args, stdin)
+}
+
+// blamePattern finds the line that iptables-restore complains of.
+var blamePattern = regexp.MustCompile(`line:? (\d+)`)
+
+func blamed(stderr, input string) string {
+	found := blamePattern.FindStringSubmatch(stderr)
+	if found == nil {
+		return ""
+	}
+	number, err := strconv.Atoi(found[1])
+	lines := strings.Split(input, "\n")
+	if err != nil || number < 1 || number > len(lines) {
+		return ""
+	}
+	return lines[number-1]
+}
+

@@ -1,0 +1,261 @@
+package filter
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
+)
+
+// The planners below go from what the kernel holds to one transaction. They are
+// pure. What is in place stays untouched, counters included.
+
+// baseNames are the chains whose state every change of rules depends on.
+func baseNames() []string {
+	var names []string
+	for _, b := range builtins {
+		names = append(names, b.chain)
+	}
+	for _, c := range Base(nil) {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+// pathNames are the chains that the attachment of r has a part in.
+func pathNames(n ipam.Network, r ipam.Reservation) []string {
+	names := []string{dispatchTo(n, r).Chain}
+	for _, node := range treePath(n.Pool.Subnet, r.Addr) {
+		names = append(names, treeName(node))
+	}
+	return names
+}
+
+// planAttach puts r's chain and the way to it in. The chain is always written: a
+// hash would not notice a rule that was replaced by hand.
+func planAttach(s *seen, networks []ipam.Network, n ipam.Network, r ipam.Reservation) (*batch, error) {
+	own, b := dispatchTo(n, r), newBatch()
+	if s.depth == some {
+		// Wherever more than the own path is concerned, all of ours must be known:
+		// the trees of other networks, and of this one under an earlier subnet.
+		m, ok := s.marker(own.Chain)
+		if ok && m.addr != r.Addr || !s.has(treeName(n.Pool.Subnet)) || !baseInPlace(s, networks) {
+			return nil, errReadMore
+		}
+		if err := attachPath(b, s, n.Pool.Subnet, own); err != nil {
+			return nil, err
+		}
+	} else {
+		ways, err := collect(s)
+		if err != nil {
+			return nil, err
+		}
+		for addr, chain := range ways {
+			if chain == own.Chain {
+				delete(ways, addr)
+			}
+		}
+		ways[own.Addr] = own.Chain
+		if err := rebuild(b, s, networks, ways); err != nil {
+			return nil, err
+		}
+	}
+	b.write(own.Chain, WorkloadChain(n, r).specs())
+	return b, nil
+}
+
+// attachPath makes every node on the way to own lead there, keeping what else is
+// in it.
+func attachPath(b *batch, s *seen, subnet netip.Prefix, own Dispatch) error {
+	path := treePath(subnet, own.Addr)
+	for i, node := range path {
+		rules, foreign, err := s.node(treeName(node))
+		if err != nil {
+			return err
+		}
+		to := seenRule{dst: hostPrefix(own.Addr).String(), jump: own.Chain, plain: true}
+		if i+1 < len(path) {
+			to.dst, to.jump = path[i+1].String(), treeName(path[i+1])
+		}
+		kept := slices.DeleteFunc(slices.Clone(rules), func(r seenRule) bool { return r.dst == to.dst })
+		wanted := sortNode(append(kept, to))
+		if s.has(treeName(node)) && !foreign && sameNode(wanted, rules) {
+			continue
+		}
+		b.write(treeName(node), nodeSpecs(wanted))
+	}
+	return nil
+}
+
+// planDetach takes r's chain and every jump to it out, and nodes that are empty
+// then. At depth some it trusts the chain's own word on which address it serves.
+func planDetach(s *seen, n ipam.Network, r ipam.Reservation) (*batch, error) {
+	own, b := dispatchTo(n, r).Chain, newBatch()
+	if m, ok := s.marker(own); ok && m.addr != r.Addr && s.depth == some {
+		return nil, errReadMore
+	}
+	nodes, changed := map[string][]seenRule{}, map[string]bool{}
+	for chain := range s.chains {
+		if !strings.HasPrefix(chain, treePrefix) {
+			continue
+		}
+		rules, _, err := s.node(chain)
+		if err != nil {
+			return nil, err
+		}
+		kept := slices.DeleteFunc(slices.Clone(rules), func(r seenRule) bool { return r.jump == own })
+		nodes[chain], changed[chain] = kept, len(kept) < len(rules)
+	}
+	removed := prune(nodes, changed)
+	for _, chain := range sortedKeys(nodes) {
+		if changed[chain] && !removed[chain] {
+			b.write(chain, nodeSpecs(nodes[chain]))
+		}
+	}
+	for _, chain := range sortedKeys(removed) {
+		b.remove(chain)
+	}
+	if s.has(own) {
+		b.remove(own)
+	}
+	return b, nil
+}
+
+// prune takes empty nodes out of their parents, from the leaves up. A node without
+// a parent among nodes is a root, which stays for as long as its network does.
+func prune(nodes map[string][]seenRule, changed map[string]bool) (removed map[string]bool) {
+	removed = map[string]bool{}
+	for again := true; again; {
+		again = false
+		for parent, rules := range nodes {
+			kept := slices.DeleteFunc(slices.Clone(rules), func(r seenRule) bool {
+				child, isNode := nodes[r.jump]
+				if isNode && len(child) == 0 {
+					removed[r.jump] = true
+					return true
+				}
+				return false
+			})
+			if len(kept) < len(rules) {
+				nodes[parent], changed[parent], again = kept, true, true
+			}
+		}
+	}
+	return removed
+}
+
+// planApply makes one network's rules what its rows say.
+func planApply(s *seen, networks []ipam.Network, n ipam.Network, rows []ipam.Reservation) (*batch, error) {
+	if s.depth == some {
+		return nil, errReadMore
+	}
+	ways, err := collect(s)
+	if err != nil {
+		return nil, err
+	}
+	present := chainsOf(s, n, ways)
+	for addr := range ways {
+		if n.Pool.Subnet.Contains(addr) {
+			delete(ways, addr)
+		}
+	}
+	wanted := map[string]bool{}
+	for _, r := range rows {
+		own := dispatchTo(n, r)
+		ways[own.Addr], wanted[own.Chain] = own.Chain, true
+	}
+	b := newBatch()
+	if err := rebuild(b, s, networks, ways); err != nil {
+		return nil, err
+	}
+	for _, r := range rows {
+		c := WorkloadChain(n, r)
+		if !inPlace(s, c) {
+			b.write(c.Name, c.specs())
+		}
+	}
+	for _, chain := range present {
+		if !wanted[chain] {
+			b.remove(chain)
+		}
+	}
+	return b, nil
+}
+
+// planRemove takes n out; others are the networks that stay. With the last of them
+// the shared chains go as well, but for what the operator wrote.
+func planRemove(s *seen, others []ipam.Network, n ipam.Network) (*batch, error) {
+	if s.depth == some {
+		return nil, errReadMore
+	}
+	n.Bridge = nil // known, so that its lines are not kept for it, but without any
+	known := append(slices.Clone(others), n)
+	b := newBatch()
+	if len(withBridge(known)) == 0 && len(foreignLines(s, known)) == 0 {
+		dismantle(b, s)
+		return b, nil
+	}
+	ways, err := collect(s)
+	if err != nil {
+		return nil, err
+	}
+	if err := rebuild(b, s, known, ways); err != nil {
+		return nil, err
+	}
+	for _, chain := range chainsOf(s, n, ways) {
+		b.remove(chain)
+	}
+	return b, nil
+}
+
+// chainsOf returns the workload chains of n: those that say so themselves, and
+// those to which an address of its subnet leads.
+func chainsOf(s *seen, n ipam.Network, ways map[netip.Addr]string) []string {
+	chains := map[string]bool{}
+	for chain := range s.chains {
+		if m, ok := s.marker(chain); ok && strings.HasPrefix(chain, workloadPrefix) && m.network == markedName(n.Name) {
+			chains[chain] = true
+		}
+	}
+	for addr, chain := range ways {
+		if n.Pool.Subnet.Contains(addr) {
+			chains[chain] = true
+		}
+	}
+	return sortedKeys(chains)
+}
+
+// inPlace says whether a workload's chain is in: its first rule carries the right
+// hash and none is missing or added. A rule replaced in its place goes unnoticed.
+func inPlace(s *seen, c Chain) bool {
+	rules := s.chains[c.Name]
+	return len(rules) == len(c.Rules) && len(rules) > 0 && rules[0].comment == c.Rules[0].Comment
+}
+
+func sortNode(rules []seenRule) []seenRule {
+	slices.SortFunc(rules, func(a, b seenRule) int {
+		left, errLeft := netip.ParsePrefix(a.dst)
+		right, errRight := netip.ParsePrefix(b.dst)
+		if errLeft != nil || errRight != nil {
+			return strings.Compare(a.dst, b.dst)
+		}
+		return comparePrefixes(left, right)
+	})
+	return rules
+}
+
+func sameNode(a, b []seenRule) bool {
+	return slices.EqualFunc(a, b, func(a, b seenRule) bool { return a.dst == b.dst && a.jump == b.jump })
+}
+
+func nodeSpecs(rules []seenRule) []string {
+	specs := make([]string, len(rules))
+	for i, r := range rules {
+		specs[i] = Rule{Match: "-d " + r.dst, Target: r.jump}.spec()
+	}
+	return specs
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,54 @@
+package filter
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// Exec runs path with args and stdin, and returns what it wrote to stdout. A
+// program that fails is a *ProgramError.
+type Exec func(ctx context.Context, path string, args []string, stdin []byte) ([]byte, error)
+
+// ProgramError is a program that ended with something else than 0.
+type ProgramError struct {
+	Path   string
+	Stderr string
+	Err    error
+}
+
+func (e *ProgramError) Error() string {
+	return fmt.Sprintf("running %s: %v: %s", e.Path, e.Err, strings.TrimSpace(e.Stderr))
+}
+
+func (e *ProgramError) Unwrap() error { return e.Err }
+
+// killDelay is how long a killed program's pipes may stay open (by a child).
+const killDelay = 500 * time.Millisecond
+
+// programEnv is all that the programs see: their messages are read, and they look
+// up modprobe and the like.
+var programEnv = []string{"LC_ALL=C", "PATH=/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin"}
+
+// runProgram is the Exec of a Table that is given none. It kills the program when
+// ctx ends.
+func runProgram(ctx context.Context, path string, args []string, stdin []byte) ([]byte, error) {
+	return runWith(ctx, programEnv, path, args, stdin)
+}
+
+func runWith(ctx context.Context, env []string, path string, args []string, stdin []byte) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = env
+	cmd.WaitDelay = killDelay
+	cmd.Stdin = bytes.NewReader(stdin)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return nil, &ProgramError{Path: path, Stderr: stderr.String(), Err: errors.Join(err, ctx.Err())}
+	}
+	return stdout.Bytes(), nil
+}

@@ -1,0 +1,76 @@
+package filter
+
+import (
+	"errors"
+	"strings"
+)
+
+// depth says how much of table filter has been read.
+type depth int
+
+const (
+	some  depth = iota // the chains asked for
+	whole              // all of ours
+	text               // all of ours, with the text of each rule
+)
+
+// errReadMore is a planner's way to say that what was read does not suffice.
+var errReadMore = errors.New("more of table filter must be read")
+
+// seen is what the kernel holds of ours, and the built-in chains.
+type seen struct {
+	depth  depth
+	chains map[string][]seenRule // key present = chain exists
+}
+
+func (s *seen) has(chain string) bool {
+	_, ok := s.chains[chain]
+	return ok
+}
+
+// seenRule is what a reader understands of a rule: dispatch and comments, no more.
+type seenRule struct {
+	dst     string // destination as iptables-save prints it; "" = none
+	jump    string // the chain jumped to, "" for a verdict or goto
+	comment string
+	plain   bool   // a jump, and nothing but dst beside it
+	spec    string // at depth text: the rule behind "-A CHAIN "
+}
+
+// jumps counts the built-in chain's unconditional jumps to target, and says
+// whether the first rule is one.
+func (s *seen) jumps(builtin, target string) (count int, first bool) {
+	for i, r := range s.chains[builtin] {
+		if r.plain && r.dst == "" && r.comment == "" && r.jump == target {
+			count++
+			first = first || i == 0
+		}
+	}
+	return count, first
+}
+
+// node returns the rules of a tree node that are dispatch rules. Others are
+// nobody's: at depth text they are left out and the node is written anew without
+// them; before that they may be something that this reader does not know.
+func (s *seen) node(chain string) (rules []seenRule, foreign bool, err error) {
+	for _, r := range s.chains[chain] {
+		if r.plain && r.dst != "" && strings.HasPrefix(r.jump, ourPrefix) {
+			rules = append(rules, r)
+			continue
+		}
+		if s.depth < text {
+			return nil, true, errReadMore
+		}
+		foreign = true
+	}
+	return rules, foreign, nil
+}
+
+// marker returns what the first rule of a workload's chain says about itself.
+func (s *seen) marker(chain string) (marker, bool) {
+	rules := s.chains[chain]
+	if len(rules) == 0 {
+		return marker{}, false
+	}
+	return parseMarker(rules[0].comment)
+}

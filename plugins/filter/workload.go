@@ -1,0 +1,152 @@
+package filter
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
+)
+
+// ChainName returns the chain of an attachment: FLAT-WL- and 16 hex digits of
+// SHA-256(network, container ID, interface name; NUL between). Names have one
+// width and are compared whole: nova lost the rules of inst-10 when inst-1 went.
+func ChainName(network, containerID, ifName string) string {
+	sum := sha256.Sum256([]byte(network + "\x00" + containerID + "\x00" + ifName))
+	return workloadPrefix + hex.EncodeToString(sum[:8])
+}
+
+// WorkloadChain plans the chain of r, which must have a holder, on n, which must
+// have a bridge: nova's instance chain, in nova's order but for rules 2 and 5.
+// It judges what is sent to r's address, from the bridge, routed or from the node.
+func WorkloadChain(n ipam.Network, r ipam.Reservation) Chain {
+	c := Chain{Name: ChainName(n.Name, r.Holder.ContainerID, r.Holder.IfName)}
+	add := func(match, target, why string) {
+		c.Rules = append(c.Rules, Rule{Match: match, Target: target, Why: why})
+	}
+	subnet := "-s " + n.Pool.Subnet.String()
+	gateway := ""
+	if n.Pool.Gateway.Is4() {
+		gateway = "-s " + n.Pool.Gateway.String() + "/32"
+	}
+
+	add("-m conntrack --ctstate INVALID", "DROP", "belongs to no connection that conntrack can follow")
+	if !n.Bridge.AllowSameNetTraffic {
+		// iptables has no "this source but not that one" in one rule. The gateway is
+		// accepted rather than let by: rule 2b would accept it at once.
+		if gateway != "" {
+			add(gateway+" -m conntrack --ctstate RELATED", "ACCEPT", "ICMP errors of the gateway (fragmentation needed, unreachable)")
+		}
+		add(subnet+" -m conntrack --ctstate RELATED", "DROP",
+			"toggle off: an ICMP error of a neighbour that quotes another's flow would pass as related")
+	}
+	add("-m conntrack --ctstate RELATED,ESTABLISHED", "ACCEPT", "answers to what the workload itself, or somebody allowed, began")
+	add("", chainProvider, "the networks' deny rules")
+	add("", chainProviderUser, "the operator's own rules")
+	if gateway != "" {
+		add(gateway+" -p udp -m udp --sport 67 --dport 68", "ACCEPT", "DHCP server to client")
+		add(gateway, "ACCEPT", "the gateway, and with it the node that carries it")
+	}
+	if n.Bridge.Published {
+		add("-m conntrack --ctstate DNAT", "ACCEPT", "published: what this node itself sent here by DNAT (hostPort, Service)")
+	}
+	if n.Bridge.AllowSameNetTraffic {
+		add(subnet, "ACCEPT", "allowSameNetTraffic: neighbours on the network")
+	}
+	for i, rule := range n.Bridge.Ingress {
+		for _, match := range matches(rule) {
+			add(match, "ACCEPT", fmt.Sprintf("ingress rule %d", i+1))
+		}
+	}
+	if n.Bridge.Fallback == ipam.FallbackReject {
+		add("", chainReject, "nothing above allowed it: refuse, with an answer")
+	} else {
+		add("", chainDrop, "nothing above allowed it: drop")
+	}
+
+	workload := r.Workload.String()
+	hash := contentHash(append(c.specs(), n.Name, workload)...)
+	c.Rules[0].Comment = workloadComment(n.Name, r.Addr, hash, workload)
+	return c
+}
+
+// maxMultiport is how many ports xt_multiport takes; a range counts as two.
+const maxMultiport = 15
+
+// matches returns the matches of one ingress or deny rule: sources times chunks of
+// ports. What is not IPv4 matches nothing here, never everything.
+func matches(rule ipam.Rule) []string {
+	sources := []string{""}
+	if len(rule.From) > 0 {
+		sources = nil
+		for _, from := range rule.From {
+			switch {
+			case !from.Addr().Is4():
+			case from.Bits() == 0:
+				sources = append(sources, "")
+			default:
+				sources = append(sources, "-s "+from.Masked().String())
+			}
+		}
+	}
+	protocols := portMatches(rule.Protocol, rule.Ports)
+	var all []string
+	for _, source := range sources {
+		for _, protocol := range protocols {
+			all = append(all, strings.TrimSpace(source+" "+protocol))
+		}
+	}
+	return all
+}
+
+// portMatches returns matches that together are protocol with one of ports. (What
+// reads conflists refuses ports for icmp and any.)
+func portMatches(protocol string, ports []ipam.PortRange) []string {
+	if protocol == "any" {
+		return []string{""}
+	}
+	match := "-p " + protocol
+	if len(ports) == 0 {
+		return []string{match}
+	}
+	// xt_sctp is rarer than xt_multiport in small kernels, so sctp always uses that.
+	if len(ports) == 1 && protocol != "sctp" {
+		return []string{match + " -m " + protocol + " --dport " + portText(ports[0])}
+	}
+	var all, chunk []string
+	room := maxMultiport
+	flush := func() {
+		all = append(all, match+" -m multiport --dports "+strings.Join(chunk, ","))
+		chunk, room = nil, maxMultiport
+	}
+	for _, p := range ports {
+		size := 1
+		if p.First != p.Last {
+			size = 2
+		}
+		if size > room {
+			flush()
+		}
+		chunk, room = append(chunk, portText(p)), room-size
+	}
+	flush()
+	return all
+}
+
+func portText(p ipam.PortRange) string {
+	first := strconv.Itoa(int(p.First))
+	if p.First == p.Last {
+		return first
+	}
+	return first + ":" + strconv.Itoa(int(p.Last))
+}
+
+// dispatchTo returns the way to r's chain on n.
+func dispatchTo(n ipam.Network, r ipam.Reservation) Dispatch {
+	return Dispatch{Addr: r.Addr, Chain: ChainName(n.Name, r.Holder.ContainerID, r.Holder.IfName)}
+}
+
+func hostPrefix(addr netip.Addr) netip.Prefix { return netip.PrefixFrom(addr, addr.BitLen()) }
