@@ -122,3 +122,6 @@ func (d *Duration) UnmarshalText(b []byte) error {
 	*d = Duration(v)
 	return err
 }
+
+// String returns Go's form, such as "1m0s".
+func (d Duration) String() string { return time.Duration(d).String() }

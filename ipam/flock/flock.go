@@ -27,8 +27,18 @@ type Lock struct{ f *os.File }
 // waits until ctx is done; the error then wraps ctx's. A file that is removed or
 // replaced while it waits is locked anew, so path may be unlinked by a holder.
 func Exclusive(ctx context.Context, path string, perm os.FileMode) (*Lock, error) {
+	return exclusive(ctx, path, func() (*os.File, error) { return openOrCreate(path, perm) })
+}
+
+// ExclusiveReadOnly is Exclusive for a file that exists and cannot be written, on
+// a read-only file system say. (NFS refuses an exclusive lock of such a file.)
+func ExclusiveReadOnly(ctx context.Context, path string) (*Lock, error) {
+	return exclusive(ctx, path, func() (*os.File, error) { return os.Open(path) })
+}
+
+func exclusive(ctx context.Context, path string, open func() (*os.File, error)) (*Lock, error) {
 	for {
-		f, err := openOrCreate(path, perm)
+		f, err := open()
 		if err != nil {
 			return nil, fmt.Errorf("opening lock file: %w", err)
 		}

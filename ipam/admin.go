@@ -1,0 +1,111 @@
+package ipam
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+)
+
+// ReserveAdmin makes, or changes, the administrator's reservation for a workload.
+// It beats what is retained and quarantined, may lie outside the range, and is
+// never given to another. If the workload lives, its row becomes the reservation;
+// another address or MAC for it is then *HeldError. ErrRefused as for Reserve.
+func (s *Store) ReserveAdmin(ctx context.Context, req AdminRequest) (Reservation, error) {
+	var g Grant
+	err := checkAdmin(req)
+	if err == nil {
+		err = s.update(ctx, func(t *txn) (bool, error) { return true, t.reserveAdmin(req, &g) })
+	}
+	if err != nil {
+		return Reservation{}, fmt.Errorf("reserving an address in network %s for workload %s: %w", s.name, req.Workload, err)
+	}
+	return g.Reservation, nil
+}
+
+func checkAdmin(req AdminRequest) error {
+	if why := validWorkload(req.Workload); why != "" {
+		return refused("%s", why)
+	}
+	if req.Hostname != "" && !validHostname(req.Hostname) {
+		return refused("host name %q: DNS labels of letters, digits and inner dashes, joined by dots, are accepted", req.Hostname)
+	}
+	return nil
+}
+
+func (t *txn) reserveAdmin(req AdminRequest, g *Grant) error {
+	want := wish{addr: req.Addr, mac: req.MAC, hostname: req.Hostname}
+	row, err := t.ByWorkload(req.Workload)
+	if errors.Is(err, ErrNotFound) {
+		return t.place(Reservation{Workload: req.Workload, Admin: true, Since: t.now}, want, g)
+	}
+	if err != nil {
+		return err
+	}
+	moves := req.Addr.IsValid() && req.Addr != row.Addr
+	remac := !req.MAC.IsZero() && req.MAC != row.MAC
+	if row.Holder != nil && (moves || remac) {
+		return &HeldError{Row: row}
+	}
+	if moves {
+		// What the reservation said and the request leaves out still holds.
+		if want.mac.IsZero() && row.MACRequested {
+			want.mac = row.MAC
+		}
+		if want.hostname == "" && row.Hostname != DefaultHostname(row.Addr) {
+			want.hostname = row.Hostname
+		}
+		if err := t.vacate(row, false); err != nil {
+			return err
+		}
+		return t.place(Reservation{Workload: req.Workload, Admin: true, Since: t.now}, want, g)
+	}
+	r := row
+	if remac {
+		if err := t.checkMAC(req.MAC, req.Workload); err != nil {
+			return err
+		}
+		r.MAC, r.PreviousMAC = req.MAC, row.MAC
+		r.MACRequested = req.MAC != DeriveMAC(t.net.Pool.MACPrefix, r.Addr)
+	}
+	if req.Hostname != "" {
+		r.Hostname = req.Hostname
+	}
+	r.Admin = true
+	g.Reservation = r
+	return t.replaceRow(row, r)
+}
+
+// ReleaseAdmin gives up what is reserved or retained at an address: an
+// administrator's reservation that nothing holds, or a workload's claim on an
+// address that it released. The address finishes its quarantine. *HeldError if an
+// attachment holds it; ErrNotFound if there is nothing to give up.
+func (s *Store) ReleaseAdmin(ctx context.Context, addr netip.Addr) (Reservation, error) {
+	var r Reservation
+	err := s.update(ctx, func(t *txn) (bool, error) {
+		row, ok, err := t.row(addr)
+		switch {
+		case err != nil:
+			return false, err
+		case ok && row.Holder != nil:
+			return false, &HeldError{Row: row}
+		case ok:
+			r = row
+			return true, t.vacate(row, false)
+		}
+		p, ok, err := t.past(addr)
+		switch {
+		case err != nil:
+			return false, err
+		case !ok || p.Workload == nil:
+			return false, fmt.Errorf("%w: address %s in network %s", ErrNotFound, addr, t.name)
+		}
+		r = Reservation{Addr: addr, MAC: p.MAC, MACRequested: p.MACRequested,
+			Hostname: p.Hostname, Workload: *p.Workload, Since: p.Released}
+		return true, t.disclaim(addr, p)
+	})
+	if err != nil {
+		return Reservation{}, fmt.Errorf("releasing address %s of network %s: %w", addr, s.name, err)
+	}
+	return r, nil
+}

@@ -1,0 +1,295 @@
+package ipam
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Reserve gives a workload its address, or a new one, and makes req.Holder its
+// holder. If n is given the network is configured with it in the same transaction,
+// as Configure does.
+//
+// The same holder gets the same row again (Grant.Reused). A returning workload gets
+// the address and MAC it had, as long as nobody else was given them. Errors:
+// *HeldError if another attachment holds the workload's row, or if the holder holds
+// another workload's; *ExhaustedError; ErrRefused for a wish that cannot be
+// granted; those of Configure.
+func (s *Store) Reserve(ctx context.Context, n *Network, req Request) (Grant, error) {
+	var g Grant
+	run := func(t *txn) (changed bool, err error) {
+		configured := false
+		if n != nil {
+			if configured, err = t.configure(*n); err != nil {
+				return false, err
+			}
+		}
+		g, changed, err = t.reserve(req)
+		return changed || configured, err
+	}
+	err := checkRequest(req)
+	if err == nil && n != nil {
+		err = s.upsert(ctx, run)
+	} else if err == nil {
+		err = s.update(ctx, run)
+	}
+	if err != nil {
+		return Grant{}, fmt.Errorf("reserving an address in network %s for workload %s: %w", s.name, req.Workload, err)
+	}
+	return g, nil
+}
+
+func checkRequest(req Request) error {
+	if why := validWorkload(req.Workload); why != "" {
+		return refused("%s", why)
+	}
+	if why := validAttachment(req.Holder); why != "" {
+		return refused("%s", why)
+	}
+	if req.Hostname != "" && !validHostname(req.Hostname) {
+		return refused("host name %q: DNS labels of letters, digits and inner dashes, joined by dots, are accepted", req.Hostname)
+	}
+	return nil
+}
+
+// reserve reports whether it changed anything.
+func (t *txn) reserve(req Request) (Grant, bool, error) {
+	var g Grant
+	// What the attachment holds already.
+	row, ok, err := t.rowBy(bucketHolders, holderKey(req.Holder.ContainerID, req.Holder.IfName))
+	if err != nil {
+		return g, false, err
+	}
+	if ok && row.Workload != req.Workload {
+		if req.Dead == nil || *row.Holder != *req.Dead {
+			return g, false, fmt.Errorf("the same container and interface hold the address of another workload: %w",
+				&HeldError{Row: row})
+		}
+		if err := t.letGo(row); err != nil {
+			return g, false, err
+		}
+		g.TookOver = row.Holder
+	}
+	// What the workload has already.
+	a, ok, err := t.index(bucketWorkloads, []byte(req.Workload.String()))
+	if err != nil {
+		return g, false, err
+	}
+	if ok {
+		if row, ok, err = t.row(a); err != nil {
+			return g, false, err
+		}
+	}
+	if !ok { // nothing, or only a claim
+		err = t.reserveNew(req, &g)
+		return g, true, err
+	}
+	if row.Holder != nil && sameAttachment(*row.Holder, req.Holder) {
+		return t.again(row, req)
+	}
+	if row.Holder != nil {
+		if req.Dead == nil || *row.Holder != *req.Dead {
+			return g, false, &HeldError{Row: row}
+		}
+		g.TookOver = row.Holder
+	}
+	err = t.attach(row, req, &g)
+	return g, true, err
+}
+
+// sameAttachment reports whether two holders are one attachment. The namespace's
+// path is a hint only (/run and /var/run are one): it decides if an inode is
+// unknown.
+func sameAttachment(a, b Holder) bool {
+	if a.ContainerID != b.ContainerID || a.IfName != b.IfName || a.BootID != b.BootID {
+		return false
+	}
+	if a.NetNSInode != 0 && b.NetNSInode != 0 {
+		return a.NetNSInode == b.NetNSInode
+	}
+	return a.NetNS == b.NetNS
+}
+
+// again answers a repeated request of the same attachment.
+func (t *txn) again(row Reservation, req Request) (Grant, bool, error) {
+	if req.Addr.IsValid() && req.Addr != row.Addr {
+		return Grant{}, false, refused("address %s: the attachment holds %s already", req.Addr, row.Addr)
+	}
+	if !req.MAC.IsZero() && req.MAC != row.MAC {
+		return Grant{}, false, refused("MAC %s: the attachment holds %s with %s already", req.MAC, row.Addr, row.MAC)
+	}
+	if err := against(row, req); err != nil {
+		return Grant{}, false, err
+	}
+	r := row
+	r.Holder = &req.Holder
+	if req.Hostname != "" {
+		r.Hostname = req.Hostname
+	}
+	if *r.Holder == *row.Holder && r.Hostname == row.Hostname {
+		return Grant{Reservation: row, Reused: true}, false, nil
+	}
+	return Grant{Reservation: r, Reused: true}, true, t.replaceRow(row, r)
+}
+
+// against refuses wishes that an administrator's reservation contradicts.
+func against(row Reservation, req Request) error {
+	if !row.Admin {
+		return nil
+	}
+	const says = "the administrator reserved %s, %s, %s for workload %s: ask for nothing else, or change the reservation with `flatctl reserve`"
+	if req.Addr.IsValid() && req.Addr != row.Addr ||
+		!req.MAC.IsZero() && req.MAC != row.MAC ||
+		req.Hostname != "" && req.Hostname != row.Hostname {
+		return refused(says, row.Addr, row.MAC, row.Hostname, row.Workload)
+	}
+	return nil
+}
+
+// attach gives a row that nothing living holds to a new holder.
+func (t *txn) attach(row Reservation, req Request, g *Grant) error {
+	if err := against(row, req); err != nil {
+		return err
+	}
+	if req.Addr.IsValid() && req.Addr != row.Addr { // the row of a dead holder: it moves
+		if err := t.vacate(row, true); err != nil {
+			return err
+		}
+		return t.reserveNew(req, g)
+	}
+	r := row
+	if !req.MAC.IsZero() && req.MAC != row.MAC {
+		if err := t.checkMAC(req.MAC, req.Workload); err != nil {
+			return err
+		}
+		r.MAC, r.PreviousMAC = req.MAC, row.MAC
+		r.MACRequested = req.MAC != DeriveMAC(t.net.Pool.MACPrefix, r.Addr)
+	}
+	if req.Hostname != "" {
+		r.Hostname = req.Hostname
+	}
+	r.Holder, r.Since = &req.Holder, t.now
+	g.Reservation = r
+	return t.replaceRow(row, r)
+}
+
+// reserveNew makes a row for a workload that has none: at the address it asks for,
+// at the one kept for it, or at the next.
+func (t *txn) reserveNew(req Request, g *Grant) error {
+	r := Reservation{Workload: req.Workload, Holder: &req.Holder, Since: t.now}
+	return t.place(r, wish{addr: req.Addr, mac: req.MAC, hostname: req.Hostname}, g)
+}
+
+// wish is what a workload, or the administrator for it, asks for.
+type wish struct {
+	addr     netip.Addr
+	mac      MAC
+	hostname string
+}
+
+// place chooses address, MAC and host name for the row r, whose workload has none,
+// and inserts it.
+func (t *txn) place(r Reservation, want wish, g *Grant) error {
+	if !want.mac.IsZero() {
+		if err := t.checkMAC(want.mac, r.Workload); err != nil {
+			return err
+		}
+	}
+	kept, was, claims, err := t.claim(r.Workload)
+	if err != nil {
+		return err
+	}
+	if claims {
+		keep := !want.addr.IsValid() || want.addr == kept
+		if keep && want.mac.IsZero() {
+			if want.mac, keep, err = t.keptMAC(kept, was); err != nil {
+				return err
+			}
+		}
+		if keep {
+			want.addr = kept
+		} else if err := t.disclaim(kept, was); err != nil {
+			return err
+		}
+		if want.hostname == "" && was.Hostname != DefaultHostname(kept) {
+			want.hostname = was.Hostname
+		}
+	}
+	if want.addr.IsValid() {
+		err = t.admit(want.addr, r)
+	} else {
+		want.addr, err = t.next(want.mac.IsZero())
+	}
+	if err != nil {
+		return err
+	}
+	derived := DeriveMAC(t.net.Pool.MACPrefix, want.addr)
+	if want.mac.IsZero() {
+		if err := t.checkMAC(derived, r.Workload); err != nil {
+			return fmt.Errorf("address %s without a MAC of its own choice: %w", want.addr, err)
+		}
+		want.mac = derived
+	}
+	last, err := t.occupy(want.addr)
+	if err != nil {
+		return err
+	}
+	r.Addr, r.MAC, r.MACRequested = want.addr, want.mac, want.mac != derived
+	if r.Hostname = want.hostname; r.Hostname == "" {
+		r.Hostname = DefaultHostname(r.Addr)
+	}
+	if !last.MAC.IsZero() && last.MAC != r.MAC {
+		r.PreviousMAC = last.MAC
+	}
+	if last.Workload != nil && *last.Workload != r.Workload && t.now.Sub(last.Released) < time.Duration(t.net.Pool.Retain) {
+		g.FromRetained = last.Workload
+	}
+	g.Reservation = r
+	return t.insertRow(r)
+}
+
+// keptMAC returns the MAC with which a returning workload can have its address: the
+// one it had, else the address's own. If others have both, its address is lost.
+func (t *txn) keptMAC(a netip.Addr, was past) (MAC, bool, error) {
+	for _, mac := range []MAC{was.MAC, DeriveMAC(t.net.Pool.MACPrefix, a)} {
+		if ok, err := t.macFree(mac, *was.Workload); err != nil || ok {
+			return mac, ok, err
+		}
+	}
+	return MAC{}, false, nil
+}
+
+// admit says why a row may not be made at an address asked for by name. An
+// administrator may reserve outside the range, and what is in quarantine.
+func (t *txn) admit(a netip.Addr, r Reservation) error {
+	pool := t.net.Pool
+	if !sameFamily(a, pool.Subnet) || a.Zone() != "" {
+		return refused("address %s: the network's subnet is %s", a, pool.Subnet)
+	}
+	if why := pool.never(a); why != "" {
+		return refused("address %s: %s", a, why)
+	}
+	if row, ok, err := t.row(a); err != nil {
+		return err
+	} else if ok && row.Holder != nil && r.Admin {
+		return &HeldError{Row: row}
+	} else if ok {
+		return refused("address %s belongs to %s", a, owner(row))
+	}
+	if r.Admin {
+		return nil
+	}
+	if !pool.gives(a) {
+		return refused("address %s: it is outside %s-%s, of which the network gives addresses", a, pool.RangeStart, pool.RangeEnd)
+	}
+	p, ok, err := t.past(a)
+	if err != nil || !ok || p.Workload != nil && *p.Workload == r.Workload {
+		return err
+	}
+	if free := p.Released.Add(time.Duration(pool.ReuseDelay)); t.now.Before(free) {
+		return refused("address %s was released a moment ago and is in quarantine (reuseDelay) until %s",
+			a, free.Format(time.RFC3339))
+	}
+	return nil
+}
