@@ -1,0 +1,37 @@
+package server
+
+import (
+	"net/netip"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
+)
+
+// Binding is a bridge as the transport and the scope need to know it.
+type Binding struct {
+	Bridge string
+	Index  int // of the link; another one means another bridge, even by the same name
+	MAC    ipam.MAC
+	Addrs  []netip.Addr // the node's IPv4 addresses on it
+}
+
+// Datagram tells how a message came.
+type Datagram struct {
+	Len int
+	To  netip.Addr // IP destination
+	// Drops counts, since the transport was opened, what the kernel threw away
+	// because the receive buffer was full.
+	Drops uint32
+	// Cut: the datagram was longer than the buffer. No client sends such a thing.
+	Cut bool
+}
+
+// Transport carries datagrams between a bridge and a Server. Receive is called by
+// one goroutine, Send by several.
+type Transport interface {
+	// Receive fills b and blocks until there is something. After Close it returns
+	// net.ErrClosed; any other error is of the moment.
+	Receive(b []byte) (Datagram, error)
+	// Send puts one Ethernet frame on the bridge.
+	Send(frame []byte) error
+	Close() error
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/flatdhcp/flatdhcp/dhcpd/server"
+	"github.com/flatdhcp/flatdhcp/dhcpd/snapshot"
+)
+
+// repeatAfter is when a reason for not serving is logged again.
+const repeatAfter = time.Minute
+
+// supervisor runs one server for each bridge that is to be served. It is used by
+// one goroutine.
+type supervisor struct {
+	networks func() []*snapshot.Network
+	look     func(bridge string) (server.Binding, error)
+	open     func(server.Binding) (server.Transport, error)
+	rpFilter func(bridge string) int
+	now      func() time.Time
+	log      *slog.Logger
+
+	serving map[string]*served   // by bridge
+	told    map[string]complaint // by network: why it is not served
+}
+
+type served struct {
+	network *snapshot.Network
+	binding server.Binding
+	server  *server.Server
+	cancel  context.CancelFunc
+	done    chan struct{}
+}
+
+type complaint struct {
+	text string
+	at   time.Time
+}
+
+// reconcile starts, changes and stops servers so that they fit what networks and
+// bridges there are now. It is to be called after every change and from time to
+// time: what could not be opened is tried again then.
+func (s *supervisor) reconcile(ctx context.Context) {
+	if ctx.Err() != nil {
+		return
+	}
+	if s.serving == nil {
+		s.serving, s.told = map[string]*served{}, map[string]complaint{}
+	}
+	wanted := s.wanted()
+	for bridge, v := range s.serving {
+		w, ok := wanted[bridge]
+		if ok && w.network == v.network && w.binding.Index == v.binding.Index {
+			continue
+		}
+		v.stop()
+		delete(s.serving, bridge)
+		s.log.Info(fmt.Sprintf("DHCP on %s stopped: network, bridge or gateway address is gone or another one", bridge),
+			"network", v.network.Name())
+	}
+	for bridge, w := range wanted {
+		if v, ok := s.serving[bridge]; ok {
+			if !equal(v.binding, w.binding) {
+				v.binding = w.binding
+				v.server.SetBinding(w.binding)
+			}
+			continue
+		}
+		s.start(ctx, w)
+	}
+}
+
+// wanted returns what can be served now, by bridge. It says why of the rest.
+func (s *supervisor) wanted() map[string]served {
+	list := map[string]served{}
+	for _, n := range s.networks() {
+		c := n.Copy()
+		if c == nil || c.Network.Bridge == nil || !c.Network.Bridge.IsGateway {
+			continue
+		}
+		name := c.Network.Bridge.Name
+		if other, ok := list[name]; ok {
+			s.tell(slog.LevelError, n, fmt.Sprintf("network %s (%s) is not served: bridge %s carries network %s (%s) already",
+				n.Name(), n.Dir(), name, other.network.Name(), other.network.Dir()))
+			continue
+		}
+		b, err := s.look(name)
+		if err == nil && !slices.Contains(b.Addrs, c.Network.Pool.Gateway) {
+			err = fmt.Errorf("gateway address %s is not on bridge %s", c.Network.Pool.Gateway, name)
+		}
+		if err != nil {
+			s.tell(slog.LevelInfo, n, fmt.Sprintf("network %s waits to be served: %v", n.Name(), err))
+			continue
+		}
+		list[name] = served{network: n, binding: b}
+	}
+	return list
+}
+
+// start serves a network.
+func (s *supervisor) start(ctx context.Context, w served) {
+	n, b := w.network, w.binding
+	transport, err := s.open(b)
+	if err != nil {
+		s.tell(slog.LevelError, n, fmt.Sprintf("network %s is not served: %v", n.Name(), err))
+		return
+	}
+	delete(s.told, n.Dir()+"/"+n.Name())
+	ctx, w.cancel = context.WithCancel(ctx)
+	w.server = server.New(n, transport, b, s.log)
+	w.done = make(chan struct{})
+	go func() {
+		defer close(w.done)
+		w.server.Run(ctx)
+	}()
+	s.serving[b.Bridge] = &w
+	s.announce(n, b)
+}
+
+// announce says what is served, in dnsmasq's words.
+func (s *supervisor) announce(n *snapshot.Network, b server.Binding) {
+	c := n.Copy()
+	s.log.Info(fmt.Sprintf("DHCP, static leases only on %s, lease time %s, %d reservations",
+		c.Network.Pool.Gateway, time.Duration(c.Network.Bridge.LeaseTime), c.Len()), "network", n.Name())
+	s.log.Info(fmt.Sprintf("DHCP, sockets bound exclusively to interface %s", b.Bridge), "network", n.Name())
+	if v := s.rpFilter(b.Bridge); v != 0 {
+		s.log.Warn(fmt.Sprintf("rp_filter is %d on %s (the greater of net.ipv4.conf.all.rp_filter and net.ipv4.conf.%s.rp_filter counts): "+
+			"a client that rebinds with an address of another subnet is not heard and keeps that address until its lease ends; set both to 0 to have it refused at once",
+			v, b.Bridge, b.Bridge), "network", n.Name())
+	}
+}
+
+// tell logs why a network is not served, once and then every minute.
+func (s *supervisor) tell(level slog.Level, n *snapshot.Network, text string) {
+	key, now := n.Dir()+"/"+n.Name(), s.now()
+	if old := s.told[key]; old.text == text && now.Sub(old.at) < repeatAfter {
+		return
+	}
+	s.told[key] = complaint{text, now}
+	s.log.Log(context.Background(), level, text, "network", n.Name())
+}
+
+// stop ends every server.
+func (s *supervisor) stop() {
+	for _, v := range s.serving {
+		v.stop()
+	}
+	clear(s.serving)
+}
+
+// stop returns when the sockets are closed.
+func (v *served) stop() {
+	v.cancel()
+	<-v.done
+}
+
+func equal(a, b server.Binding) bool {
+	return a.Bridge == b.Bridge && a.Index == b.Index && a.MAC == b.MAC && slices.Equal(a.Addrs, b.Addrs)
+}
+
+var _ server.Source = (*snapshot.Network)(nil)
