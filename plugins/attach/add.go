@@ -1,0 +1,277 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
+	"github.com/flatdhcp/flatdhcp/plugins/filter"
+	"github.com/flatdhcp/flatdhcp/plugins/guard"
+	"github.com/flatdhcp/flatdhcp/plugins/link"
+)
+
+// ErrSameNetNS: the container's network namespace is the node's own.
+var ErrSameNetNS = errors.New("container and node share one network namespace")
+
+// forwardingWait is how long ADD waits for a port to forward before it announces the
+// address (moby's figure). A port that stays slower only loses the announcement.
+const forwardingWait = 200 * time.Millisecond
+
+// announcements is how often a gratuitous ARP is sent.
+const announcements = 1
+
+// Attached is what ADD made.
+type Attached struct {
+	Row       ipam.Reservation
+	Bridge    link.BridgeInfo
+	Port      link.PortInfo
+	Container link.ContainerInfo
+}
+
+// Add attaches interface req.Holder.IfName of the container whose network namespace
+// is at req.Holder.NetNS. All it did is undone when it fails, and a retry succeeds.
+//
+// Errors: link.ErrIfNameTaken, ErrSameNetNS, ErrCancelled, *LivingHolderError, and what the
+// store, link, filter and guard return.
+func (n *Node) Add(ctx context.Context, network ipam.Network, req ipam.Request) (a Attached, err error) {
+	if same, err := link.SameNetNS(req.Holder.NetNS); err != nil {
+		return Attached{}, fmt.Errorf("looking at the container's network namespace: %w", err)
+	} else if same {
+		return Attached{}, fmt.Errorf("%s: %w", req.Holder.NetNS, ErrSameNetNS)
+	}
+	attachment := n.Run.Attachment(req.Holder.ContainerID, req.Holder.IfName)
+	lock, err := attachment.Lock(ctx)
+	if err != nil {
+		return Attached{}, err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+
+	req.Holder.Ported = true
+	v := &adding{
+		node:    n,
+		network: network,
+		store:   n.Data.Store(network.Name),
+		req:     req,
+		port:    link.PortName(req.Holder.ContainerID, req.Holder.IfName),
+	}
+	err = run(ctx, "ADD", v.steps(), func() error {
+		if attachment.Cancelled() {
+			return ErrCancelled
+		}
+		return nil
+	})
+	return v.made, err
+}
+
+// adding is one ADD under way.
+type adding struct {
+	node    *Node
+	network ipam.Network
+	store   *ipam.Store
+	req     ipam.Request
+	port    string
+	grant   ipam.Grant
+	made    Attached
+}
+
+func (v *adding) steps() []step {
+	return []step{
+		{"validate", v.validate, nil},
+		{"reserve", v.reserve, v.unreserve},
+		{"predecessor", v.removePredecessor, nil},
+		{"bridge", v.makeBridge, v.removeBridge},
+		{"port", v.makePort, v.removePort}, // stays down until its rules are in
+		{"rules", v.putRules, v.takeRules},
+		{"up", v.raise, v.lower},
+		{"address", v.address, nil}, // goes with the port
+		{"announce", v.announce, nil},
+	}
+}
+
+// validate refuses what can be seen to be impossible before anything is touched. An
+// interface that an ADD left without address when it was killed is no obstacle.
+func (v *adding) validate(ctx context.Context) error {
+	h := v.req.Holder
+	inside, exists, err := link.Inside(ctx, h.NetNS, h.IfName)
+	if err != nil || !exists {
+		return err
+	}
+	port, ours, err := link.PortByName(ctx, v.port)
+	if err != nil {
+		return err
+	}
+	unaddressed := v.network.Bridge.Addressing == ipam.AddressingStatic && len(inside.Addrs) == 0
+	if ours && (!port.Up || unaddressed) {
+		return nil
+	}
+	return fmt.Errorf("%w: %s in %s", link.ErrIfNameTaken, h.IfName, h.NetNS)
+}
+
+func (v *adding) reserve(ctx context.Context) (err error) {
+	v.grant, err = v.node.reserve(ctx, v.store, &v.network, v.req)
+	if err != nil {
+		return err
+	}
+	v.made.Row = v.grant.Reservation
+	if w := v.grant.FromRetained; w != nil {
+		v.node.Log.Warn("gave away an address that was kept for another workload: no other is free",
+			"network", v.network.Name, "address", v.made.Row.Addr, "kept-for", w.String())
+	}
+	return nil
+}
+
+// unreserve leaves a row that stood before this ADD.
+func (v *adding) unreserve(ctx context.Context) error {
+	if !v.made.Row.Addr.IsValid() || v.grant.Reused {
+		return nil
+	}
+	_, _, err := v.store.Release(ctx, v.req.Holder.ContainerID, v.req.Holder.IfName)
+	return err
+}
+
+// removePredecessor clears what a dead holder of the address left: its DEL, if it ever
+// comes, finds that it holds nothing.
+func (v *adding) removePredecessor(ctx context.Context) error {
+	if v.grant.Reused {
+		// A killed ADD of this very attachment: its port, still down, is in the way.
+		return link.DeletePort(ctx, v.port)
+	}
+	if v.grant.TookOver == nil {
+		return nil
+	}
+	old := v.made.Row
+	old.Holder = v.grant.TookOver
+	if old.Holder.Ported {
+		if err := v.node.removeRules(ctx, v.network, old); err != nil {
+			return err
+		}
+	}
+	return v.node.forget(ctx, v.network, old)
+}
+
+func (v *adding) makeBridge(ctx context.Context) (err error) {
+	lock, err := v.node.Run.Lock(ctx, v.node.Run.NodeLock())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	spec := BridgeSpec(v.network)
+	info, notices, err := link.EnsureBridge(ctx, spec)
+	for _, notice := range notices {
+		v.node.Log.Warn(notice, "bridge", spec.Name)
+	}
+	v.made.Bridge = info
+	return err
+}
+
+func (v *adding) removeBridge(ctx context.Context) (err error) {
+	if !v.made.Bridge.Created {
+		return nil
+	}
+	lock, err := v.node.Run.Lock(ctx, v.node.Run.NodeLock())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	return link.RemoveCreatedBridge(ctx, BridgeSpec(v.network), v.made.Bridge)
+}
+
+// putRules puts in guard elements and chain. The policy is read again under the lock:
+// `flatctl apply` may have changed it since the row was committed.
+func (v *adding) putRules(ctx context.Context) error {
+	return v.node.underFilterLock(ctx, func() error {
+		networks, err := v.node.Data.Networks(ctx)
+		if err != nil {
+			return err
+		}
+		for _, n := range networks {
+			if n.Name == v.network.Name && n.Bridge != nil {
+				v.network = n
+			}
+		}
+		if err := guard.Attach(ctx, Gateways(v.network), guard.PortFor(v.network, v.made.Row, v.port)); err != nil {
+			return err
+		}
+		return v.node.Filter.Attach(ctx, given(networks), v.network, v.made.Row)
+	})
+}
+
+func (v *adding) takeRules(ctx context.Context) error {
+	return v.node.removeRules(ctx, v.network, v.made.Row)
+}
+
+// given is for a caller that has read the networks already.
+func given(networks []ipam.Network) filter.Networks {
+	return func(context.Context) ([]ipam.Network, error) { return networks, nil }
+}
+
+func (v *adding) makePort(ctx context.Context) (err error) {
+	h := v.req.Holder
+	v.made.Port, err = link.CreatePort(ctx, link.PortSpec{
+		Name:            v.port,
+		Alias:           link.Alias(v.network.Name, h.ContainerID, h.IfName),
+		Bridge:          v.network.Bridge.Name,
+		ContainerNetNS:  h.NetNS,
+		ContainerIfName: h.IfName,
+		MAC:             v.made.Row.MAC,
+		MTU:             v.made.Bridge.MTU,
+	})
+	return err
+}
+
+func (v *adding) removePort(ctx context.Context) error { return link.DeletePort(ctx, v.port) }
+
+func (v *adding) raise(ctx context.Context) error { return link.PortUp(ctx, v.port) }
+
+func (v *adding) lower(ctx context.Context) error { return link.PortDown(ctx, v.port) }
+
+func (v *adding) address(ctx context.Context) (err error) {
+	pool := v.network.Pool
+	spec := link.ContainerSpec{
+		NetNS:  v.req.Holder.NetNS,
+		IfName: v.req.Holder.IfName,
+		MTU:    v.made.Bridge.MTU,
+	}
+	if v.network.Bridge.Addressing == ipam.AddressingStatic {
+		spec.Addr = netip.PrefixFrom(v.made.Row.Addr, pool.Subnet.Bits())
+		spec.Gateway = pool.Gateway
+		spec.Routes = pool.Routes
+		spec.DefaultRoute = v.network.Bridge.IsDefaultGateway
+	}
+	v.made.Container, err = link.ConfigureContainer(ctx, spec)
+	return err
+}
+
+// announce tells the segment whose the address is now. A client that is left to DHCP
+// announces itself.
+func (v *adding) announce(ctx context.Context) error {
+	if v.network.Bridge.Addressing != ipam.AddressingStatic {
+		return nil
+	}
+	if _, err := link.WaitForwarding(ctx, v.port, forwardingWait); err != nil {
+		return err
+	}
+	h := v.req.Holder
+	return link.Announce(ctx, h.NetNS, h.IfName, v.made.Row.MAC, v.made.Row.Addr, announcements)
+}
+
+// BridgeSpec returns the bridge that network wants on this node.
+func BridgeSpec(network ipam.Network) link.BridgeSpec {
+	b := network.Bridge
+	spec := link.BridgeSpec{
+		Name:           b.Name,
+		MAC:            ipam.DeriveMAC(network.Pool.MACPrefix, network.Pool.Gateway),
+		MTU:            b.MTU,
+		NFCallIPTables: true,
+	}
+	if b.IsGateway {
+		spec.Gateway = netip.PrefixFrom(network.Pool.Gateway, network.Pool.Subnet.Bits())
+	}
+	return spec
+}
+
+// Gateways returns who counts as a gateway of network.
+func Gateways(network ipam.Network) []netip.Addr { return []netip.Addr{network.Pool.Gateway} }

@@ -1,0 +1,125 @@
+// Package attach brings workloads onto a network and off it again: the verbs ADD and
+// DEL as tables of steps over store, bridge, chains, guard and port, and Apply, which
+// puts a changed policy in force for the workloads that live.
+//
+// In no step, killed or not, is a port up whose chain or guard element is absent.
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
+	"github.com/flatdhcp/flatdhcp/plugins/filter"
+	"github.com/flatdhcp/flatdhcp/plugins/link"
+	"github.com/flatdhcp/flatdhcp/plugins/rundir"
+)
+
+// Node is the machine the verbs work on: the network namespace they are called in,
+// its run directory and its packet filter.
+type Node struct {
+	Run    rundir.Dir
+	Data   *ipam.Dir
+	Filter *filter.Table
+	BootID string
+	Log    *slog.Logger
+}
+
+// NewNode returns the node that the calling thread's network namespace is.
+func NewNode(run rundir.Dir, dataDir string, log *slog.Logger) (*Node, error) {
+	boot, err := BootID()
+	if err != nil {
+		return nil, err
+	}
+	// Without a lock of its own: chains and guard change together, under one that this
+	// package holds.
+	table, err := filter.New(filter.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return &Node{Run: run, Data: ipam.OpenDir(dataDir), Filter: table, BootID: boot, Log: log}, nil
+}
+
+// bootIDFile changes with every boot of the machine.
+const bootIDFile = "/proc/sys/kernel/random/boot_id"
+
+// BootID returns the identity of the machine's current boot.
+func BootID() (string, error) {
+	b, err := os.ReadFile(bootIDFile)
+	if err != nil {
+		return "", fmt.Errorf("reading the boot ID: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+// LivingHolderError says that a reservation cannot be taken over, because its holder
+// lives, or may: in doubt it does.
+type LivingHolderError struct {
+	Row ipam.Reservation
+	Why string
+}
+
+func (e *LivingHolderError) Error() string {
+	return fmt.Sprintf("%s is held by container %s, interface %s, which is alive (%s): "+
+		"end that container, or `flatctl release %s` once its port is gone",
+		e.Row.Addr, e.Row.Holder.ContainerID, e.Row.Holder.IfName, e.Why, e.Row.Addr)
+}
+
+// reserve asks the store, and once more when the holder that stands in the way turns
+// out to be dead. While the second question is asked that holder's attachment is
+// locked, so that no verb of its own brings it back to life.
+func (n *Node) reserve(ctx context.Context, store *ipam.Store, network *ipam.Network, req ipam.Request) (ipam.Grant, error) {
+	grant, err := store.Reserve(ctx, network, req)
+	var held *ipam.HeldError
+	if !errors.As(err, &held) {
+		return grant, err
+	}
+	old := *held.Row.Holder
+	if old.ContainerID != req.Holder.ContainerID || old.IfName != req.Holder.IfName {
+		lock, free, err := n.Run.Attachment(old.ContainerID, old.IfName).TryLock()
+		if err != nil {
+			return ipam.Grant{}, err
+		}
+		if !free {
+			return ipam.Grant{}, &LivingHolderError{Row: held.Row, Why: "a CNI verb is running for it"}
+		}
+		defer func() { err = errors.Join(err, lock.Release()) }()
+	}
+	why, err := n.alive(ctx, old)
+	if err != nil {
+		return ipam.Grant{}, err
+	}
+	if why != "" {
+		return ipam.Grant{}, &LivingHolderError{Row: held.Row, Why: why}
+	}
+	req.Dead = &old
+	return store.Reserve(ctx, network, req)
+}
+
+// alive returns why h must be taken for alive, or "" if it is proven dead: another
+// boot, its port gone, or, where it has no port of ours, its namespace gone.
+func (n *Node) alive(ctx context.Context, h ipam.Holder) (string, error) {
+	if h.BootID != n.BootID {
+		return "", nil
+	}
+	if h.Ported {
+		port := link.PortName(h.ContainerID, h.IfName)
+		_, exists, err := link.PortByName(ctx, port)
+		if err != nil {
+			return "", fmt.Errorf("looking for the port of container %s: %w", h.ContainerID, err)
+		}
+		if exists {
+			return "its port " + port + " exists", nil
+		}
+		return "", nil
+	}
+	inode, err := link.NetNSInode(h.NetNS)
+	if errors.Is(err, os.ErrNotExist) || err == nil && inode != h.NetNSInode {
+		return "", nil
+	}
+	return "its network namespace " + h.NetNS + " exists", nil
+}

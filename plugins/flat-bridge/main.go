@@ -1,0 +1,48 @@
+// flat-bridge is the CNI plugin that attaches containers to a flat bridged network:
+// a veth port on a Linux bridge, a fixed address, an iptables chain and a guard.
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/flatdhcp/flatdhcp/plugins/attach"
+	"github.com/flatdhcp/flatdhcp/plugins/conf"
+	"github.com/flatdhcp/flatdhcp/plugins/rundir"
+)
+
+// buildVersion is set by the linker.
+var buildVersion = "dev"
+
+// deadline bounds ADD and DEL; runtimes kill a plugin that takes much longer.
+const deadline = 10 * time.Second
+
+func main() {
+	p := plugin{log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	skel.PluginMainFuncs(skel.CNIFuncs{
+		Add:    p.add,
+		Del:    p.del,
+		Check:  later("CHECK"),
+		GC:     later("GC"),
+		Status: later("STATUS"),
+	}, version.PluginSupports(conf.Versions()...), "flat-bridge "+buildVersion+
+		": attaches containers to a flat bridged network (https://www.cni.dev, type flat-bridge)")
+}
+
+// plugin carries what every verb needs.
+type plugin struct{ log *slog.Logger }
+
+func (p plugin) node(dataDir string) (*attach.Node, error) {
+	return attach.NewNode(rundir.FromEnv(os.Getenv), dataDir, p.log)
+}
+
+func withDeadline(f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	defer cancel()
+	return f(ctx)
+}

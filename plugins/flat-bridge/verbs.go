@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/flatdhcp/flatdhcp/plugins/attach"
+	"github.com/flatdhcp/flatdhcp/plugins/conf"
+	"github.com/flatdhcp/flatdhcp/plugins/filter"
+	"github.com/flatdhcp/flatdhcp/plugins/link"
+)
+
+func (p plugin) add(args *skel.CmdArgs) error {
+	cfg, err := conf.Parse(args.StdinData, conf.FlatBridge)
+	if err != nil {
+		return err
+	}
+	node, err := p.node(cfg.DataDir)
+	if err != nil {
+		return cniError("preparing ADD", err)
+	}
+	inode, err := link.NetNSInode(args.Netns)
+	if err != nil {
+		return types.NewError(types.ErrInvalidNetNS, fmt.Sprintf("CNI_NETNS=%s: %v", args.Netns, err), "")
+	}
+	req, notices, err := cfg.Request(conf.Env{
+		Args:        args.Args,
+		ContainerID: args.ContainerID,
+		IfName:      args.IfName,
+		NetNS:       args.Netns,
+		NetNSInode:  inode,
+		BootID:      node.BootID,
+	})
+	if err != nil {
+		return err
+	}
+	for _, n := range notices {
+		p.log.Warn(n, "container", args.ContainerID)
+	}
+	return withDeadline(func(ctx context.Context) error {
+		made, err := node.Add(ctx, cfg.Network, req)
+		if err != nil {
+			return cniError("adding "+args.ContainerID+" "+args.IfName+" to network "+cfg.Name, err)
+		}
+		r, err := result(cfg.Network, args.Netns, made)
+		if err != nil {
+			return cniError("naming the result", err)
+		}
+		return types.PrintResult(r, cfg.CNIVersion)
+	})
+}
+
+func (p plugin) del(args *skel.CmdArgs) error {
+	cfg, err := conf.ParseRelease(args.StdinData)
+	if err != nil {
+		return err
+	}
+	node, err := p.node(cfg.DataDir)
+	if err != nil {
+		return cniError("preparing DEL", err)
+	}
+	return withDeadline(func(ctx context.Context) error {
+		err := node.Delete(ctx, cfg.Name, args.ContainerID, args.IfName)
+		return cniError("deleting "+args.ContainerID+" "+args.IfName+" from network "+cfg.Name, err)
+	})
+}
+
+// later answers a verb that this version does not have. A missing handler would
+// answer success instead.
+func later(verb string) func(*skel.CmdArgs) error {
+	return func(*skel.CmdArgs) error {
+		return types.NewError(types.ErrUnsupportedField, verb+" is not supported by this version of flat-bridge",
+			"leave cniVersion below 1.1.0, or set disableCheck and disableGC, to keep runtimes from calling it")
+	}
+}
+
+// errFeature is the code of a kernel feature or program that is missing (100 and
+// above are the plugins' own).
+const errFeature uint = 101
+
+// cniError gives what attach returns the code that design and specification assign.
+func cniError(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var living *attach.LivingHolderError
+	code := uint(0)
+	switch {
+	case errors.As(err, &living), errors.Is(err, attach.ErrCancelled), errors.Is(err, context.DeadlineExceeded):
+		code = types.ErrTryAgainLater
+	case errors.Is(err, attach.ErrSameNetNS):
+		code = types.ErrInvalidNetNS
+	case errors.Is(err, link.ErrIfNameTaken):
+		code = types.ErrInvalidEnvironmentVariables
+	case errors.Is(err, link.ErrNoBridgeNetfilter), errors.Is(err, filter.ErrNoProgram):
+		code = errFeature
+	default:
+		return conf.CNIError(doing, err)
+	}
+	return types.NewError(code, fmt.Sprintf("%s: %v", doing, err), "")
+}
