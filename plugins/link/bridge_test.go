@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -19,9 +18,7 @@ import (
 // sysfs reads a link's attribute; the lab has a /sys of its own.
 func sysfs(t testing.TB, name, attr string) string {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join("/sys/class/net", name, attr))
-	ok(t, err)
-	return strings.TrimSpace(string(b))
+	return readFile(t, filepath.Join("/sys/class/net", name, attr))
 }
 
 func TestEnsureBridgeMakesAQuietBridgeThatForwardsAtOnce(t *testing.T) {
@@ -104,7 +101,7 @@ func TestEnsureBridgeAdoptsAsItIs(t *testing.T) {
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 9}
 	ok(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br100", HardwareAddr: mac, MTU: 1400}}))
 	deleteLinkAtEnd(t, "br100")
-	ok(t, os.WriteFile("/sys/class/net/br100/bridge/stp_state", []byte("1"), 0))
+	writeFile(t, "/sys/class/net/br100/bridge/stp_state", "1")
 	if set, global, err := NFCallIPTables(ctx, "br100"); err != nil || set || global {
 		t.Fatalf("control: NFCallIPTables = %v, %v, %v", set, global, err)
 	}
@@ -305,8 +302,7 @@ func TestEndedContextIsAnError(t *testing.T) {
 func setSysctl(t testing.TB, path, value string) {
 	t.Helper()
 	file := filepath.Join(sysctlNet, path)
-	old, err := os.ReadFile(file)
-	ok(t, err)
-	ok(t, os.WriteFile(file, []byte(value), 0))
-	t.Cleanup(func() { ok(t, os.WriteFile(file, old, 0)) })
+	old := readFile(t, file)
+	writeFile(t, file, value)
+	t.Cleanup(func() { writeFile(t, file, old) })
 }

@@ -78,6 +78,12 @@ func furnishLab() error {
 // left no link behind.
 func inLab(t testing.TB) context.Context {
 	t.Helper()
+	return inLabPlus(t)
+}
+
+// inLabPlus is inLab for a subtest that finds links of its parent's.
+func inLabPlus(t testing.TB, parents ...string) context.Context {
+	t.Helper()
 	if os.Getenv(insideLab) == "" {
 		if os.Getenv("FLATDHCP_REQUIRE_ROOT") == "1" {
 			t.Fatal("FLATDHCP_REQUIRE_ROOT=1, but the test does not run as root")
@@ -92,7 +98,7 @@ func inLab(t testing.TB) context.Context {
 			t.Fatal(err)
 		}
 		for _, l := range links {
-			if l.Attrs().Name != "lo" {
+			if l.Attrs().Name != "lo" && !slices.Contains(parents, l.Attrs().Name) {
 				t.Errorf("the test left link %s behind", l.Attrs().Name)
 				_ = netlink.LinkDel(l)
 			}
@@ -264,4 +270,16 @@ func fdb(t testing.TB, mac ipam.MAC) []string {
 		}
 	}
 	return found
+}
+
+func readFile(t testing.TB, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	ok(t, err)
+	return strings.TrimSpace(string(b))
+}
+
+func writeFile(t testing.TB, path, content string) {
+	t.Helper()
+	ok(t, os.WriteFile(path, []byte(content), 0))
 }
