@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -183,7 +184,7 @@ const maxRecord = 127
 // are found without reading whole sets. A port with too many addresses has none.
 func (p Port) record() string {
 	words := []string{p.MAC.String()}
-	for _, a := range p.Addrs {
+	for _, a := range slices.Compact(slices.SortedFunc(slices.Values(p.Addrs), netip.Addr.Compare)) {
 		words = append(words, a.String())
 	}
 	if p.Closed {

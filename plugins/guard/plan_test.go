@@ -1,0 +1,199 @@
+package guard
+
+import (
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+var (
+	counterValue = regexp.MustCompile(`packets \d+ bytes \d+`)
+	elementList  = regexp.MustCompile(`(?s)elements = \{ (.*?) \}`)
+)
+
+// canonical is nft's listing with counters at 0 and elements sorted, one a line.
+func canonical(listing string) string {
+	listing = counterValue.ReplaceAllString(listing, "packets 0 bytes 0")
+	return elementList.ReplaceAllStringFunc(listing, func(s string) string {
+		members := strings.Split(elementList.FindStringSubmatch(s)[1], ",")
+		for i, m := range members {
+			members[i] = strings.TrimSpace(m)
+		}
+		slices.Sort(members)
+		return "elements = { " + strings.Join(members, ",\n\t\t\t     ") + " }"
+	})
+}
+
+// somePorts are a port of each kind.
+func somePorts() []Port {
+	return []Port{
+		{Name: "fdp00000000000a", MAC: mac(2), Addrs: []netip.Addr{addr(2)}, CheckSource: true},
+		{Name: "fdp00000000000b", MAC: mac(3), Addrs: []netip.Addr{addr(3), addr(33)}, Closed: true, CheckSource: true},
+		{Name: "fdp00000000000c", MAC: mac(4), Addrs: []netip.Addr{addr(4)}},
+		{Name: "fdp00000000000d", MAC: mac(5), Addrs: []netip.Addr{addr(5)}, Closed: true},
+	}
+}
+
+func TestPlanText(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		gateways []netip.Addr
+		ports    []Port
+	}{
+		{"empty", nil, nil},
+		{"ports", []netip.Addr{addr(1)}, somePorts()},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			plan, err := NewPlan(tc.gateways, tc.ports)
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden(t, tc.name+".nft", plan.String())
+		})
+	}
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s differs (-want +got), -update rewrites it:\n%s", path, diff)
+	}
+}
+
+func TestPlanIgnoresOrderAndRepetition(t *testing.T) {
+	ports := somePorts()
+	gateways := []netip.Addr{addr(1), netip.MustParseAddr("10.9.0.1")}
+	one, err := NewPlan(gateways, ports)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Reverse(ports)
+	slices.Reverse(gateways)
+	ports[0].Addrs = append(ports[0].Addrs, ports[0].Addrs[0])
+	other, err := NewPlan(append(gateways, gateways[0]), ports)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(one.String(), other.String()); diff != "" {
+		t.Errorf("plans differ:\n%s", diff)
+	}
+}
+
+func TestPlanRefusesWhatIsNoPort(t *testing.T) {
+	good := Port{Name: "fdp0", MAC: mac(2), Addrs: []netip.Addr{addr(2)}}
+	with := func(change func(*Port)) []Port {
+		p := good
+		change(&p)
+		return []Port{p}
+	}
+	for _, tc := range []struct {
+		name     string
+		gateways []netip.Addr
+		ports    []Port
+		want     string
+	}{
+		{"another prefix", nil, with(func(p *Port) { p.Name = "veth0" }),
+			`planning the guard: "veth0" is no workload port: fdp and up to 12 more characters are wanted`},
+		{"the prefix alone", nil, with(func(p *Port) { p.Name = "fdp" }),
+			`planning the guard: "fdp" is no workload port: fdp and up to 12 more characters are wanted`},
+		{"too long", nil, with(func(p *Port) { p.Name = "fdp0123456789abc" }),
+			`planning the guard: "fdp0123456789abc" is no workload port: fdp and up to 12 more characters are wanted`},
+		{"a wildcard", nil, with(func(p *Port) { p.Name = "fdp*" }),
+			`planning the guard: "fdp*" is no workload port: fdp and up to 12 more characters are wanted`},
+		{"no MAC", nil, with(func(p *Port) { p.MAC = ipam.MAC{} }),
+			`planning the guard: port fdp0: 00:00:00:00:00:00 is no workload's MAC: a unicast one is wanted`},
+		{"group MAC", nil, with(func(p *Port) { p.MAC = broadcast }),
+			`planning the guard: port fdp0: ff:ff:ff:ff:ff:ff is no workload's MAC: a unicast one is wanted`},
+		{"no address", nil, with(func(p *Port) { p.Addrs = nil }),
+			`planning the guard: port fdp0 has no address`},
+		{"unspecified address", nil, with(func(p *Port) { p.Addrs = []netip.Addr{netip.IPv4Unspecified()} }),
+			`planning the guard: port fdp0: 0.0.0.0 is no workload's address: a unicast IPv4 one is wanted`},
+		{"multicast address", nil, with(func(p *Port) { p.Addrs = []netip.Addr{netip.MustParseAddr("224.0.0.1")} }),
+			`planning the guard: port fdp0: 224.0.0.1 is no workload's address: a unicast IPv4 one is wanted`},
+		{"IPv6 address", nil, with(func(p *Port) { p.Addrs = []netip.Addr{netip.MustParseAddr("fd00::2")} }),
+			`planning the guard: port fdp0: fd00::2 is no workload's address: a unicast IPv4 one is wanted`},
+		{"unset gateway", []netip.Addr{{}}, []Port{good},
+			`planning the guard: invalid IP is no gateway: a unicast IPv4 address is wanted`},
+		{"one port twice", nil, []Port{good, good},
+			`planning the guard: port fdp0 is given twice`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := NewPlan(tc.gateways, tc.ports)
+			if err == nil || err.Error() != tc.want {
+				t.Errorf("error is\n%v\nwanted\n%s", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestPortForTakesTogglesFromTheNetwork(t *testing.T) {
+	row := ipam.Reservation{Addr: addr(2), MAC: mac(2)}
+	for _, tc := range []struct {
+		name                string
+		bridge              *ipam.Bridge
+		closed, checkSource bool
+	}{
+		{"open, checked", &ipam.Bridge{AllowSameNetTraffic: true, AntiSpoofing: true}, false, true},
+		{"closed, unchecked", &ipam.Bridge{}, true, false},
+		{"unknown: the stricter of both", nil, true, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			want := Port{"fdp0", mac(2), []netip.Addr{addr(2)}, tc.closed, tc.checkSource}
+			got := PortFor(ipam.Network{Bridge: tc.bridge}, row, "fdp0")
+			if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+				t.Errorf("port differs:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestRecordTellsAllElements(t *testing.T) {
+	for _, p := range somePorts() {
+		member := p.elements()[0]
+		got, ok := member.port()
+		if !ok {
+			t.Errorf("%s: the record %q is none", p.Name, member.comment)
+		}
+		if diff := cmp.Diff(p.elements(), got.elements(), cmp.AllowUnexported(element{})); diff != "" {
+			t.Errorf("%s: elements of the record differ:\n%s", p.Name, diff)
+		}
+	}
+	for _, comment := range []string{"", "x", "fa:16:3e:00:00:02", "fa:16:3e:00:00:02 closed", "fa:16:3e:00:00:02 10.0.0.256", "10.0.0.2"} {
+		e := setPorts.element(nameBytes("fdp0"))
+		e.comment = comment
+		if p, ok := e.port(); ok {
+			t.Errorf("the comment %q is taken for a record of %+v", comment, p)
+		}
+	}
+}
+
+func TestLongRecordIsLeftOut(t *testing.T) {
+	p := Port{Name: "fdp0", MAC: mac(2), CheckSource: true}
+	for i := range 20 {
+		p.Addrs = append(p.Addrs, addr(byte(100+i)))
+	}
+	if got := p.record(); got != "" {
+		t.Errorf("a port with %d addresses has the record %q", len(p.Addrs), got)
+	}
+}
