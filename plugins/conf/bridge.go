@@ -53,7 +53,7 @@ func (o *object) readBridgeName(b *ipam.Bridge) (err error) {
 	}
 	// Narrower than the kernel's rule, which takes '%' for a pattern, iptables' where
 	// a trailing '+' matches any end, and sysctl's where "all" is every link.
-	if len(b.Name) == 0 || len(b.Name) > 15 || strings.Trim(b.Name, nameChars) != "" || strings.ContainsAny(b.Name[:1], "-.") ||
+	if len(b.Name) == 0 || len(b.Name) > 15 || strings.Trim(b.Name, labelChars+".") != "" || strings.ContainsAny(b.Name[:1], "-.") ||
 		b.Name == "all" || b.Name == "default" || b.Name == "lo" {
 		return o.invalid("bridge", "a link's name is wanted: at most 15 letters, digits, '_', '-' and '.', the first a letter, digit or '_'")
 	}
@@ -62,8 +62,6 @@ func (o *object) readBridgeName(b *ipam.Bridge) (err error) {
 	}
 	return nil
 }
-
-const nameChars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-."
 
 func (o *object) readGatewayKeys(b *ipam.Bridge) (err error) {
 	if b.IsGateway, err = o.boolean("isGateway", true); err != nil {

@@ -130,11 +130,12 @@ func (c *Config) readEnvelope(root *object) (err error) {
 		return err
 	}
 	if c.CNIVersion == "" {
-		c.CNIVersion = "0.1.0" // what the specification says of an absent one
+		return newError(types.ErrIncompatibleCNIVersion, "key cniVersion is missing, which means 0.1.0: %s are served",
+			strings.Join(Versions(), ", "))
 	}
 	if !slices.Contains(Versions(), c.CNIVersion) {
-		return newError(types.ErrIncompatibleCNIVersion, "cniVersion %q is not served: %s is accepted",
-			c.CNIVersion, strings.Join(Versions(), ", "))
+		return newError(types.ErrIncompatibleCNIVersion, "key cniVersion with value %q: %s are served",
+			clipped(c.CNIVersion), strings.Join(Versions(), ", "))
 	}
 	if c.Name, err = root.text("name", ""); err != nil {
 		return err

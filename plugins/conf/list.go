@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 )
@@ -112,7 +113,7 @@ func pickVersion(root *object) error {
 		}
 	}
 	return newError(types.ErrIncompatibleCNIVersion, "key cniVersions with value %s: %s are served",
-		compact(root.fields["cniVersions"]), alternatives(Versions()))
+		clipped(compact(root.fields["cniVersions"])), strings.Join(Versions(), ", "))
 }
 
 // refuseMisplaced finds our plugin's keys beside "plugins", where no one reads them.
@@ -145,8 +146,10 @@ type lines struct {
 // of returns "line 7: ", or the nearest key above that the file has; a missing key
 // has no line of its own.
 func (l lines) of(prefix, path string) string {
-	if prefix != "" && path != "" {
-		path = prefix + "." + path
+	// A list gives its plugins the name and the version.
+	_, above := l.offsets[path]
+	if inside := prefix + "." + path; prefix != "" && path != "" && (!above || l.offsets[inside] > 0) {
+		path = inside
 	}
 	for ; path != ""; path = parentPath(path) {
 		if off, ok := l.offsets[path]; ok {
@@ -190,6 +193,10 @@ func scan(data []byte) (lines, string) {
 				}
 			}
 			l.offsets[at] = dec.InputOffset()
+			if tok == json.Delim('[') { // the token before the element ended there
+				rest := data[l.offsets[at]:]
+				l.offsets[at] += int64(len(rest) - len(bytes.TrimLeft(rest, ", \t\r\n")))
+			}
 			if !value(at) {
 				return false
 			}

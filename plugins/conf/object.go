@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -126,19 +127,31 @@ func (o *object) duration(key string, absent, min time.Duration) (ipam.Duration,
 	}
 	var s string
 	if err := json.Unmarshal(raw, &s); err != nil {
-		return 0, o.invalid(key, "a duration in quotes is wanted, such as %q", absent)
+		return 0, o.invalid(key, "a duration in quotes is wanted, such as %q", short(absent))
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil {
 		if _, numErr := strconv.Atoi(s); numErr == nil {
-			return 0, o.invalid(key, "the unit is missing: %q, or such as %q", s+"s", absent)
+			return 0, o.invalid(key, "the unit is missing: %q, or such as %q", s+"s", short(absent))
 		}
-		return 0, o.invalid(key, "a duration with the units h, m and s is wanted, such as %q", absent)
+		return 0, o.invalid(key, "a duration with the units h, m and s is wanted, such as %q", short(absent))
 	}
 	if d < min {
-		return 0, o.invalid(key, "at least %s is accepted", min)
+		return 0, o.invalid(key, "at least %s is accepted", short(min))
 	}
 	return ipam.Duration(d), nil
+}
+
+// short writes a duration as a person would: 1h, not 1h0m0s.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
 
 // list reads a list of anything, each element with its path.
@@ -213,7 +226,8 @@ func asPrefix4(path, s string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
 		if a, aerr := netip.ParseAddr(s); aerr == nil && a.Is4() {
-			return p, invalid(path, quoted(s), "the prefix length is missing: \"%s/32\" is this address alone", a)
+			return p, invalid(path, quoted(s), "the prefix length is missing: \"%s/32\" is this address alone, \"%s\" the network of 256 around it",
+				a, netip.PrefixFrom(a, 24).Masked())
 		}
 		return p, invalid(path, quoted(s), "a network in CIDR notation is wanted, such as \"10.0.0.0/24\"")
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -245,25 +246,20 @@ func asRange(path, s string) (ipam.Range, error) {
 }
 
 // anyLeft reports whether the range has an address beside the gateway and the
-// excluded ones. It jumps from one exclusion's end to the next, so that a /8 costs
-// no more than a /24.
+// excluded ones: it goes from one exclusion's end to the next.
 func anyLeft(p *ipam.Pool) bool {
 	taken := append([]ipam.Range{{Start: p.Gateway, End: p.Gateway}}, p.Exclude...)
-	for a := p.RangeStart; a.Compare(p.RangeEnd) <= 0; {
-		free := true
-		for _, t := range taken {
-			if t.Contains(a) {
-				a, free = t.End.Next(), false
-			}
-		}
-		if free {
-			return true
-		}
-		if !a.IsValid() {
+	slices.SortFunc(taken, func(a, b ipam.Range) int { return a.Start.Compare(b.Start) })
+	next := p.RangeStart
+	for _, t := range taken {
+		if next.Less(t.Start) {
 			break
 		}
+		if next.Compare(t.End) <= 0 {
+			next = t.End.Next()
+		}
 	}
-	return false
+	return next.IsValid() && next.Compare(p.RangeEnd) <= 0
 }
 
 func (o *object) readRoutes(p *ipam.Pool) error {
@@ -312,30 +308,19 @@ func broadcast(p netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
-// isDomain reports whether s is a domain name of RFC 1123 labels.
+// isDomain reports whether s is a domain name: labels of letters, digits, inner
+// hyphens and, since real domains have them, underscores.
 func isDomain(s string) bool {
 	s = strings.TrimSuffix(s, ".")
-	if s == "" || len(s) > 253 {
+	if len(s) > 253 {
 		return false
 	}
 	for label := range strings.SplitSeq(s, ".") {
-		if !isLabel(label) {
+		if len(label) == 0 || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' || strings.Trim(label, labelChars) != "" {
 			return false
 		}
 	}
 	return true
 }
 
-// isLabel reports whether s is one label: 1 to 63 letters, digits and inner hyphens.
-func isLabel(s string) bool {
-	if len(s) == 0 || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
-		return false
-	}
-	for i := range len(s) {
-		c := s[i]
-		if c != '-' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
-			return false
-		}
-	}
-	return true
-}
+const labelChars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"

@@ -1,0 +1,242 @@
+package conf
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
+)
+
+// raw is JSON in a table.
+func raw(s string) json.RawMessage { return json.RawMessage(s) }
+
+// Each mistake a person or a runtime makes, and what it is told: testdata/errors.txt.
+func TestParseExplainsMistakes(t *testing.T) {
+	type keys = map[string]any
+	var text strings.Builder
+	for _, tc := range []struct {
+		name string
+		keys keys
+	}{
+		{"cniVersion too old", keys{"cniVersion": "0.2.0"}},
+		{"cniVersion missing", keys{"cniVersion": nil}},
+		{"cniVersion too new", keys{"cniVersion": "2.0.0"}},
+		{"cniVersion no string", keys{"cniVersion": 1.1}},
+		{"name missing", keys{"name": nil}},
+		{"name with a slash", keys{"name": "a/b"}},
+		{"name too long", keys{"name": strings.Repeat("n", 129)}},
+
+		{"misspelt", keys{"allowSameNetTrafic": false}},
+		{"wrong case", keys{"isgateway": true}},
+		{"misspelt inside ipam", keys{"ipam.subnets": "10.0.0.0/24"}},
+		{"far from any key", keys{"colour": "green"}},
+		{"ipam's key outside", keys{"rangeStart": "10.0.0.5"}},
+		{"bridge's key inside ipam", keys{"ipam.isGateway": true}},
+		{"later key", keys{"ipMasq": false}},
+		{"later key near none of these", keys{"flatInterface": "eth1"}},
+		{"later key of dns", keys{"dns": keys{"enabled": true}}},
+		{"later key of ipam", keys{"ipam.peers": []int{}}},
+		{"reference plugin's key", keys{"promiscMode": true}},
+		{"vlan", keys{"vlan": 100}},
+		{"disableContainerInterface", keys{"disableContainerInterface": true}},
+		{"a long value", keys{"colour": strings.Repeat("é", 100)}},
+
+		{"bridge's type", keys{"bridge": 5}},
+		{"bridge's name empty", keys{"bridge": ""}},
+		{"bridge's name too long", keys{"bridge": "bridge0123456789"}},
+		{"bridge's name a wildcard of iptables", keys{"bridge": "br+"}},
+		{"bridge's name a pattern of the kernel", keys{"bridge": "br%d"}},
+		{"bridge's name an option", keys{"bridge": "-br"}},
+		{"bridge's name all", keys{"bridge": "all"}},
+		{"bridge's name like a port's", keys{"bridge": "fdp0"}},
+		{"boolean in quotes", keys{"isGateway": "true"}},
+		{"isDefaultGateway's type", keys{"isDefaultGateway": 1}},
+		{"allowSameNetTraffic's type", keys{"allowSameNetTraffic": "no"}},
+		{"published's type", keys{"published": 0}},
+		{"antiSpoofing's type", keys{"antiSpoofing": "on"}},
+		{"fallback", keys{"fallback": "accept"}},
+		{"addressing", keys{"addressing": "none"}},
+		{"mtu too small", keys{"mtu": 67}},
+		{"mtu too large", keys{"mtu": 65536}},
+		{"mtu in quotes", keys{"mtu": "1500"}},
+		{"mtu a fraction", keys{"mtu": 1500.5}},
+		{"macPrefix multicast", keys{"macPrefix": "01:16:3e"}},
+		{"macPrefix of host sides", keys{"macPrefix": "fe:16:3e"}},
+		{"macPrefix too long", keys{"macPrefix": "fa:16:3e:00"}},
+		{"leaseTime a number", keys{"leaseTime": 3600}},
+		{"leaseTime without unit", keys{"leaseTime": "3600"}},
+		{"leaseTime in days", keys{"leaseTime": "1d"}},
+		{"leaseTime too short", keys{"leaseTime": "1s"}},
+		{"leaseTime negative", keys{"leaseTime": "-1h"}},
+		{"leaseTime too long", keys{"leaseTime": "2000000h"}},
+		{"leaseTime with a fraction", keys{"leaseTime": "90.5s"}},
+
+		{"ingress no list", keys{"ingress": keys{"protocol": "tcp"}}},
+		{"ingress rule no object", keys{"ingress": []string{"tcp/80"}}},
+		{"ingress rule empty", keys{"ingress": []keys{{}}}},
+		{"ingress rule misspelt", keys{"ingress": []keys{{"protocol": "tcp", "port": 80}}}},
+		{"protocol", keys{"ingress": []keys{{"protocol": "TCP"}}}},
+		{"protocol a number", keys{"ingress": []keys{{"protocol": 6}}}},
+		{"ports without ports", keys{"ingress": []keys{{"protocol": "icmp", "ports": "8"}}}},
+		{"ports of any", keys{"deny": []keys{{"protocol": "any", "ports": "25"}}}},
+		{"ports a comma list", keys{"ingress": []keys{{"protocol": "tcp", "ports": "80,443"}}}},
+		{"port 0", keys{"ingress": []keys{{"protocol": "tcp", "ports": 0}}}},
+		{"port too large", keys{"ingress": []keys{{"protocol": "tcp"}, {"protocol": "tcp"}, {"protocol": "tcp", "ports": []any{70000}}}}},
+		{"ports backwards", keys{"ingress": []keys{{"protocol": "tcp", "ports": []any{"80", "90-80"}}}}},
+		{"port a truth", keys{"ingress": []keys{{"protocol": "tcp", "ports": true}}}},
+		{"port a name", keys{"ingress": []keys{{"protocol": "tcp", "ports": "http"}}}},
+		{"ports empty", keys{"ingress": []keys{{"protocol": "tcp", "ports": []any{}}}}},
+		{"from no list", keys{"ingress": []keys{{"protocol": "tcp", "from": "10.0.0.0/8"}}}},
+		{"from empty", keys{"ingress": []keys{{"protocol": "tcp", "from": []any{}}}}},
+		{"from an address", keys{"ingress": []keys{{"protocol": "tcp", "from": []any{"10.1.0.7"}}}}},
+		{"from with host bits", keys{"deny": []keys{{"protocol": "tcp", "from": []any{"10.1.0.7/16"}}}}},
+		{"from IPv6", keys{"ingress": []keys{{"protocol": "tcp", "from": []any{"2001:db8::/32"}}}}},
+		{"from a name", keys{"ingress": []keys{{"protocol": "tcp", "from": []any{"lan"}}}}},
+
+		{"dns no object", keys{"dns": []string{"10.0.0.1"}}},
+		{"dns misspelt", keys{"dns": keys{"nameserver": []string{"10.0.0.1"}}}},
+		{"nameserver a name", keys{"dns": keys{"nameservers": []string{"10.0.0.1", "dns.example"}}}},
+		{"dns domain", keys{"dns": keys{"domain": "x y"}}},
+		{"dns search", keys{"dns": keys{"search": []string{"a..b"}}}},
+		{"dns options", keys{"dns": keys{"options": "ndots:2"}}},
+
+		{"ipam missing", keys{"ipam": nil}},
+		{"ipam no object", keys{"ipam": "flat-ipam"}},
+		{"ipam another", keys{"ipam": keys{"type": "host-local", "subnet": "10.0.0.0/24"}}},
+		{"ipam empty", keys{"ipam": keys{}}},
+		{"subnet missing", keys{"ipam.subnet": nil}},
+		{"subnet with host bits", keys{"ipam.subnet": "10.0.0.5/24"}},
+		{"subnet IPv6", keys{"ipam.subnet": "fd00::/64"}},
+		{"subnet without length", keys{"ipam.subnet": "10.0.0.0"}},
+		{"subnet too small", keys{"ipam.subnet": "10.0.0.0/31"}},
+		{"subnet too large", keys{"ipam.subnet": "0.0.0.0/0"}},
+		{"subnet and ranges", keys{"ipam.ranges": raw(`[[{"subnet": "10.0.0.0/24"}]]`)}},
+		{"ranges and rangeStart", keys{"ipam.subnet": nil, "ipam.rangeStart": "10.0.0.9", "ipam.ranges": raw(`[[{"subnet": "10.0.0.0/24"}]]`)}},
+		{"second range set", keys{"ipam.subnet": nil, "ipam.ranges": raw(`[[{"subnet": "10.0.0.0/24"}], [{"subnet": "10.0.1.0/24"}]]`)}},
+		{"second range set IPv6", keys{"ipam.subnet": nil, "ipam.ranges": raw(`[[{"subnet": "10.0.0.0/24"}], [{"subnet": "fd00::/64"}]]`)}},
+		{"second range", keys{"ipam.subnet": nil, "ipam.ranges": raw(`[[{"subnet": "10.0.0.0/24"}, {"subnet": "10.0.1.0/24"}]]`)}},
+		{"range set empty", keys{"ipam.subnet": nil, "ipam.ranges": raw(`[[]]`)}},
+		{"range set no list", keys{"ipam.subnet": nil, "ipam.ranges": raw(`[{"subnet": "10.0.0.0/24"}]`)}},
+		{"range IPv6", keys{"ipam.subnet": nil, "ipam.ranges": raw(`[[{"subnet": "fd00::/64"}]]`)}},
+		{"range misspelt", keys{"ipam.subnet": nil, "ipam.ranges": raw(`[[{"subnet": "10.0.0.0/24", "start": "10.0.0.5"}]]`)}},
+		{"range without subnet", keys{"ipam.subnet": nil, "ipam.ranges": raw(`[[{"rangeStart": "10.0.0.5"}]]`)}},
+		{"gateway outside", keys{"ipam.gateway": "10.0.1.1"}},
+		{"gateway with length", keys{"ipam.gateway": "10.0.0.1/24"}},
+		{"gateway the broadcast", keys{"ipam.gateway": "10.0.0.255"}},
+		{"gateway no address", keys{"ipam.gateway": "router"}},
+		{"rangeStart outside", keys{"ipam.rangeStart": "10.0.1.5"}},
+		{"range backwards", keys{"ipam.rangeStart": "10.0.0.9", "ipam.rangeEnd": "10.0.0.5"}},
+		{"range all excluded", keys{"ipam.rangeStart": "10.0.0.1", "ipam.rangeEnd": "10.0.0.4", "ipam.exclude": []string{"10.0.0.3-10.0.0.9", "10.0.0.2"}}},
+		{"exclude outside", keys{"ipam.exclude": []string{"10.0.0.5", "10.0.0.128/24"}}},
+		{"exclude larger than the subnet", keys{"ipam.exclude": []string{"10.0.0.0/16"}}},
+		{"exclude no address", keys{"ipam.exclude": []string{"gateway"}}},
+		{"exclude backwards", keys{"ipam.exclude": []string{"10.0.0.9-10.0.0.5"}}},
+		{"exclude no list", keys{"ipam.exclude": "10.0.0.5"}},
+		{"routes no list", keys{"ipam.routes": keys{"dst": "0.0.0.0/0"}}},
+		{"route without dst", keys{"ipam.routes": []keys{{"gw": "10.0.0.1"}}}},
+		{"route IPv6", keys{"ipam.routes": []keys{{"dst": "0.0.0.0/0"}, {"dst": "::/0"}}}},
+		{"route's gw outside", keys{"ipam.routes": []keys{{"dst": "10.8.0.0/16", "gw": "10.1.0.1"}}}},
+		{"route's later key", keys{"ipam.routes": []keys{{"dst": "10.8.0.0/16", "mtu": 1400}}}},
+		{"route misspelt", keys{"ipam.routes": []keys{{"dst": "10.8.0.0/16", "via": "10.0.0.1"}}}},
+		{"resolvConf relative", keys{"ipam.resolvConf": "resolv.conf"}},
+		{"domain", keys{"ipam.domain": "-x"}},
+		{"domain empty", keys{"ipam.domain": ""}},
+		{"reuseDelay negative", keys{"ipam.reuseDelay": "-1s"}},
+		{"retain a number", keys{"ipam.retain": 0}},
+		{"dataDir relative", keys{"ipam.dataDir": "var"}},
+
+		{"runtimeConfig no object", keys{"runtimeConfig": 1}},
+		{"runtimeConfig mac", keys{"runtimeConfig": keys{"mac": 5}}},
+		{"runtimeConfig ips", keys{"runtimeConfig": keys{"ips": "10.0.0.5"}}},
+		{"runtimeConfig ipRanges", keys{"runtimeConfig": keys{"ipRanges": raw(`[[{"subnet": "10.1.0.0/24"}]]`)}}},
+		{"args", keys{"args": keys{"cni": "x"}}},
+		{"prevResult", keys{"prevResult": "x"}},
+		{"prevResult of another version", keys{"prevResult": keys{"cniVersion": "9.9.9"}}},
+		{"valid-attachments", keys{"cni.dev/valid-attachments": "x"}},
+	} {
+		_, err := Parse(with(tc.keys), FlatBridge)
+		if err == nil {
+			t.Errorf("%s: accepted", tc.name)
+			continue
+		}
+		fmt.Fprintf(&text, "%s\n\t%s\n", tc.name, cniText(t, err))
+	}
+	for _, tc := range []struct{ name, text string }{
+		{"no text", " \n"},
+		{"no JSON", "{\n  \"name\": flat\n}"},
+		{"cut off", `{"name": "flat"`},
+		{"a list", `["flat"]`},
+		{"null", `null`},
+	} {
+		_, err := Parse([]byte(tc.text), FlatBridge)
+		if err == nil {
+			t.Errorf("%s: accepted", tc.name)
+			continue
+		}
+		fmt.Fprintf(&text, "%s\n\t%s\n", tc.name, cniText(t, err))
+	}
+	golden(t, "errors.txt", text.String())
+}
+
+func TestParseRefusesEveryLaterKeyByName(t *testing.T) {
+	for _, k := range bridgeKeys {
+		if k.state != keyLater {
+			continue
+		}
+		_, err := Parse(with(map[string]any{k.name: false}), FlatBridge)
+		want := "2: key " + k.name + " with value false: it is not supported by this version: take it out"
+		if err == nil || cniText(t, err) != want {
+			t.Errorf("%s: got %v, want %s", k.name, err, want)
+		}
+	}
+}
+
+func TestParseNeverRefusesReservedKeys(t *testing.T) {
+	for _, k := range []string{"cniVersions", "capabilities", "disableCheck", "disableGC", "loadOnlyInlinedPlugins", "cni.dev/x"} {
+		if _, err := Parse(with(map[string]any{k: []int{1}}), FlatBridge); err != nil {
+			t.Errorf("%s: %v", k, err)
+		}
+	}
+	for _, k := range []string{"args", "runtimeConfig", "prevResult", "dns"} {
+		for _, v := range []any{raw("null"), map[string]any{}} {
+			if _, err := Parse(with(map[string]any{k: v}), FlatBridge); err != nil {
+				t.Errorf("%s %s: %v", k, v, err)
+			}
+		}
+	}
+}
+
+func TestCNIErrorCodes(t *testing.T) {
+	row := ipam.Reservation{Addr: netip.MustParseAddr("10.0.0.2"), Holder: &ipam.Holder{ContainerID: "c1", IfName: "eth0"},
+		Workload: ipam.Workload{Kind: ipam.KindCID, Value: "c1", IfName: "eth0"}}
+	for _, tc := range []struct {
+		err  error
+		code uint
+	}{
+		{&ipam.HeldError{Row: row}, 11},
+		{fmt.Errorf("x: %w", &ipam.ExhaustedError{Network: "flat"}), 11},
+		{ipam.ErrLocked, 11},
+		{fmt.Errorf("x: %w", context.DeadlineExceeded), 11},
+		{&ipam.StrandedError{Network: "flat", Count: 1, First: row.Addr}, 7},
+		{ipam.ErrConfig, 7},
+		{fmt.Errorf("x: %w", ipam.ErrRefused), 100},
+		{ipam.ErrDamaged, 5},
+		{ipam.ErrNewerSchema, 5},
+		{errors.New("disk full"), 5},
+		{invalidCode(42), 42},
+	} {
+		if got := CNIError("reserving", tc.err); got.Code != tc.code || !strings.Contains(got.Error(), tc.err.Error()) {
+			t.Errorf("%v: got code %d, text %q, want %d", tc.err, got.Code, got, tc.code)
+		}
+	}
+	if CNIError("reserving", nil) != nil {
+		t.Error("no error became one")
+	}
+}
+
+func invalidCode(code uint) error { return newError(code, "already one") }
