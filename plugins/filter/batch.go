@@ -7,7 +7,7 @@ import (
 )
 
 // batch is one iptables-restore transaction over our chains and our jumps. All
-// chains that it writes or deletes are declared first: that makes missing ones,
+// chains that it writes or removes are declared first: that makes missing ones,
 // empties the others, and so releases every reference between them, in whatever
 // order they are deleted at the end.
 type batch struct {
@@ -21,7 +21,7 @@ type batch struct {
 
 func newBatch() *batch { return &batch{seen: map[string]bool{}} }
 
-func (b *batch) empty() bool { return len(b.declared)+len(b.jumps)+len(b.deleted) == 0 }
+func (b *batch) empty() bool { return len(b.declared)+len(b.rules)+len(b.jumps)+len(b.deleted) == 0 }
 
 func (b *batch) declare(chain string) {
 	if !b.seen[chain] {
@@ -37,6 +37,18 @@ func (b *batch) write(chain string, specs []string) {
 		b.rules = append(b.rules, "-A "+chain+" "+spec)
 	}
 	b.changes = append(b.changes, chain+": written")
+}
+
+// putIn makes spec the rule number position (from 1) of a chain that exists.
+func (b *batch) putIn(chain string, position int, spec string) {
+	b.rules = append(b.rules, fmt.Sprintf("-I %s %d %s", chain, position, spec))
+	b.changes = append(b.changes, chain+": rule added")
+}
+
+// takeOut deletes one rule of a chain that exists.
+func (b *batch) takeOut(chain, spec string) {
+	b.rules = append(b.rules, "-D "+chain+" "+spec)
+	b.changes = append(b.changes, chain+": rule removed")
 }
 
 // remove deletes chain, whether it exists or not. Nothing outside the batch's own

@@ -66,12 +66,15 @@ func planAttach(s *seen, networks []ipam.Network, n ipam.Network, r ipam.Reserva
 	return b, nil
 }
 
-// attachPath makes every node on the way to own lead there, keeping what else is
-// in it.
+// attachPath makes every node on the way to own lead there. A node that exists is
+// changed by single rules, never written anew: should this transaction be carried
+// out late (its plugin killed, the lock gone, iptables-restore still running), it
+// cannot take out a jump that a neighbour got meanwhile.
 func attachPath(b *batch, s *seen, subnet netip.Prefix, own Dispatch) error {
 	path := treePath(subnet, own.Addr)
 	for i, node := range path {
-		rules, foreign, err := s.node(treeName(node))
+		name := treeName(node)
+		rules, foreign, err := s.node(name)
 		if err != nil {
 			return err
 		}
@@ -81,42 +84,44 @@ func attachPath(b *batch, s *seen, subnet netip.Prefix, own Dispatch) error {
 		}
 		kept := slices.DeleteFunc(slices.Clone(rules), func(r seenRule) bool { return r.dst == to.dst })
 		wanted := sortNode(append(kept, to))
-		if s.has(treeName(node)) && !foreign && sameNode(wanted, rules) {
-			continue
+		switch {
+		case !s.has(name) || foreign || !sameNode(rules, sortNode(slices.Clone(rules))):
+			b.write(name, nodeSpecs(wanted))
+		case !sameNode(wanted, rules):
+			for _, r := range rules {
+				if r.dst == to.dst {
+					b.takeOut(name, r.nodeSpec())
+				}
+			}
+			b.putIn(name, 1+slices.Index(wanted, to), to.nodeSpec())
 		}
-		b.write(treeName(node), nodeSpecs(wanted))
 	}
 	return nil
 }
 
 // planDetach takes r's chain and every jump to it out, and nodes that are empty
 // then. At depth some it trusts the chain's own word on which address it serves.
+// It deletes nodes without emptying them, for the reason given at attachPath.
 func planDetach(s *seen, n ipam.Network, r ipam.Reservation) (*batch, error) {
 	own, b := dispatchTo(n, r).Chain, newBatch()
 	if m, ok := s.marker(own); ok && m.addr != r.Addr && s.depth == some {
 		return nil, errReadMore
 	}
-	nodes, changed := map[string][]seenRule{}, map[string]bool{}
-	for chain := range s.chains {
+	nodes := map[string][]seenRule{}
+	for _, chain := range sortedKeys(s.chains) {
 		if !strings.HasPrefix(chain, treePrefix) {
 			continue
 		}
-		rules, _, err := s.node(chain)
+		rules, foreign, err := s.node(chain)
 		if err != nil {
 			return nil, err
 		}
-		kept := slices.DeleteFunc(slices.Clone(rules), func(r seenRule) bool { return r.jump == own })
-		nodes[chain], changed[chain] = kept, len(kept) < len(rules)
-	}
-	removed := prune(nodes, changed)
-	for _, chain := range sortedKeys(nodes) {
-		if changed[chain] && !removed[chain] {
-			b.write(chain, nodeSpecs(nodes[chain]))
+		if foreign {
+			b.write(chain, nodeSpecs(rules))
 		}
+		nodes[chain] = takeOutIf(b, chain, rules, func(r seenRule) bool { return r.jump == own })
 	}
-	for _, chain := range sortedKeys(removed) {
-		b.remove(chain)
-	}
+	prune(b, nodes)
 	if s.has(own) {
 		b.remove(own)
 	}
@@ -125,25 +130,33 @@ func planDetach(s *seen, n ipam.Network, r ipam.Reservation) (*batch, error) {
 
 // prune takes empty nodes out of their parents, from the leaves up. A node without
 // a parent among nodes is a root, which stays for as long as its network does.
-func prune(nodes map[string][]seenRule, changed map[string]bool) (removed map[string]bool) {
-	removed = map[string]bool{}
+func prune(b *batch, nodes map[string][]seenRule) {
 	for again := true; again; {
 		again = false
-		for parent, rules := range nodes {
-			kept := slices.DeleteFunc(slices.Clone(rules), func(r seenRule) bool {
+		for _, parent := range sortedKeys(nodes) {
+			kept := takeOutIf(b, parent, nodes[parent], func(r seenRule) bool {
 				child, isNode := nodes[r.jump]
 				if isNode && len(child) == 0 {
-					removed[r.jump] = true
-					return true
+					b.removeEmpty(r.jump)
 				}
-				return false
+				return isNode && len(child) == 0
 			})
-			if len(kept) < len(rules) {
-				nodes[parent], changed[parent], again = kept, true, true
-			}
+			again = again || len(kept) < len(nodes[parent])
+			nodes[parent] = kept
 		}
 	}
-	return removed
+}
+
+// takeOutIf takes those of a node's rules out that are to go, and returns the rest.
+func takeOutIf(b *batch, node string, rules []seenRule, goes func(seenRule) bool) (kept []seenRule) {
+	for _, r := range rules {
+		if goes(r) {
+			b.takeOut(node, r.nodeSpec())
+		} else {
+			kept = append(kept, r)
+		}
+	}
+	return kept
 }
 
 // planApply makes one network's rules what its rows say.
@@ -253,9 +266,11 @@ func sameNode(a, b []seenRule) bool {
 func nodeSpecs(rules []seenRule) []string {
 	specs := make([]string, len(rules))
 	for i, r := range rules {
-		specs[i] = Rule{Match: "-d " + r.dst, Target: r.jump}.spec()
+		specs[i] = r.nodeSpec()
 	}
 	return specs
 }
+
+func (r seenRule) nodeSpec() string { return Rule{Match: "-d " + r.dst, Target: r.jump}.spec() }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

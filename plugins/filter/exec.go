@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"runtime"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -40,9 +42,15 @@ func runProgram(ctx context.Context, path string, args []string, stdin []byte) (
 	return runWith(ctx, programEnv, path, args, stdin)
 }
 
+// runWith ties the program's life to this process: a plugin killed by its runtime
+// lets go of the filter lock, and its iptables-restore must not come after that.
 func runWith(ctx context.Context, env []string, path string, args []string, stdin []byte) ([]byte, error) {
+	// The kernel sends it when the thread dies that started the program.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = killDelay
 	cmd.Stdin = bytes.NewReader(stdin)
 	var stdout, stderr bytes.Buffer

@@ -319,4 +319,3 @@ func blamed(stderr, input string) string {
 	}
 	return lines[number-1]
 }
-
