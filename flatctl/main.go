@@ -1,0 +1,24 @@
+// flatctl is the administrator's command line: it configures networks, lists and
+// makes reservations, and shows and checks what flatdhcp keeps.
+package main
+
+import (
+	"os"
+	"time"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	c := &control{
+		in:     os.Stdin,
+		out:    os.Stdout,
+		errOut: os.Stderr,
+		now:    time.Now,
+		node:   thisNode,
+
+		counters: kernelCounters(),
+	}
+	os.Exit(c.run(os.Args[1:]))
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
+	"github.com/flatdhcp/flatdhcp/plugins/attach"
+	"github.com/flatdhcp/flatdhcp/plugins/link"
+)
+
+func (c *control) releaseCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "release WORKLOAD",
+		Short: "Give up a reservation that nothing alive holds",
+		Long: `Give up an administrator's reservation, the reservation of a container that died
+without a DEL, or, by its address, the claim that a released workload still has.
+
+It is refused while the container lives: end that instead.`,
+		Example: `  flatctl release default/db-0
+  flatctl release 10.0.0.20`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: c.completeWorkloads,
+		RunE:              action(func(ctx context.Context, args []string) error { return c.release(ctx, args[0]) }),
+	}
+}
+
+func (c *control) release(ctx context.Context, arg string) error {
+	row, err := c.workload(ctx, arg)
+	if errors.Is(err, ipam.ErrNotFound) {
+		return c.releaseClaim(ctx, arg, err)
+	}
+	if err != nil {
+		return err
+	}
+	if h := row.Holder; h != nil {
+		why, err := aliveBecause(ctx, *h)
+		if err != nil {
+			return fmt.Errorf("finding out whether %s lives: %w", describe(row.Reservation), err)
+		}
+		if why != "" {
+			return fmt.Errorf("%w: %s is alive: %s; end the container instead", ipam.ErrRefused, describe(row.Reservation), why)
+		}
+		// Its DEL never came, so its rules may still be in.
+		n, err := c.node(c.dataDir)
+		if err != nil {
+			return fmt.Errorf("preparing to release %s: %w", row.Addr, err)
+		}
+		if err := n.Delete(ctx, row.Network.Name, h.ContainerID, h.IfName); err != nil {
+			return fmt.Errorf("taking away what is left of %s: %w", describe(row.Reservation), err)
+		}
+	}
+	_, err = c.stores().Store(row.Network.Name).ReleaseAdmin(ctx, row.Addr)
+	if err != nil && (row.Holder == nil || !errors.Is(err, ipam.ErrNotFound)) {
+		return fmt.Errorf("releasing %s: %w", describe(row.Reservation), err)
+	}
+	return c.released(row.Network.Name, row.Reservation)
+}
+
+// releaseClaim releases an address that no row has any more.
+func (c *control) releaseClaim(ctx context.Context, arg string, notFound error) error {
+	addr, err := netip.ParseAddr(arg)
+	if err != nil {
+		return notFound
+	}
+	networks, err := c.stores().Networks(ctx)
+	for _, n := range networks {
+		if !n.Pool.Subnet.Contains(addr.Unmap()) {
+			continue
+		}
+		r, err := c.stores().Store(n.Name).ReleaseAdmin(ctx, addr.Unmap())
+		if err != nil {
+			return fmt.Errorf("releasing %s in network %s: %w", addr, n.Name, err)
+		}
+		return c.released(n.Name, r)
+	}
+	return errors.Join(notFound, err)
+}
+
+func (c *control) released(network string, r ipam.Reservation) error {
+	if c.output == "json" {
+		return c.showJSON(reservationInfo{network, r})
+	}
+	return c.sayf("%s is released in network %s; workload %s has no claim to it any more", r.Addr, network, r.Workload)
+}
+
+// aliveBecause returns why an attachment must be taken for alive, or "" if it is
+// proven dead: another boot, its port gone, or, where it has no port of ours, its
+// namespace gone.
+func aliveBecause(ctx context.Context, h ipam.Holder) (string, error) {
+	boot, err := attach.BootID()
+	if err != nil {
+		return "", err
+	}
+	if h.BootID != "" && h.BootID != boot {
+		return "", nil
+	}
+	if h.Ported {
+		port := link.PortName(h.ContainerID, h.IfName)
+		_, exists, err := link.PortByName(ctx, port)
+		if err != nil || !exists {
+			return "", err
+		}
+		return "its port " + port + " exists", nil
+	}
+	if h.NetNS == "" || h.NetNSInode == 0 {
+		return "nothing tells its end but another boot", nil
+	}
+	inode, err := link.NetNSInode(h.NetNS)
+	if errors.Is(err, os.ErrNotExist) || err == nil && inode != h.NetNSInode {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return "its network namespace " + h.NetNS + " exists", nil
+}

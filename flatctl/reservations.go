@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
+)
+
+// reservationInfo is an element of `flatctl reservations -o json`, and what reserve
+// and release print there.
+type reservationInfo struct {
+	Network string `json:"network"`
+	ipam.Reservation
+}
+
+func (c *control) reservationsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "reservations [NETWORK]",
+		Short: "List reservations: who has which address, MAC and name",
+		Long: `List the reservations of a network, or of all, by address.
+
+CONTAINER is the attachment that holds the address now: the beginning of its ID and
+its interface. An administrator's reservation that nothing holds has none.`,
+		Example: `  flatctl reservations
+  flatctl reservations flat -o json | jq -r '.[] | "\(.addr) \(.workload)"'`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: c.completeNetworks,
+		RunE:              action(c.reservations),
+	}
+}
+
+func (c *control) reservations(ctx context.Context, args []string) error {
+	var names []string
+	if len(args) > 0 {
+		if err := c.known(ctx, args[0]); err != nil {
+			return err
+		}
+		names = args
+	}
+	all, readErr := c.rows(ctx, names)
+	infos := []reservationInfo{}
+	var rows [][]string
+	for _, r := range all {
+		infos = append(infos, reservationInfo{r.Network.Name, r.Reservation})
+		container := ""
+		if h := r.Holder; h != nil {
+			container = h.ContainerID[:min(12, len(h.ContainerID))] + " " + h.IfName
+		}
+		by := "workload"
+		if r.Admin {
+			by = "administrator"
+		}
+		rows = append(rows, []string{r.Network.Name, r.Addr.String(), r.MAC.String(), r.Hostname, r.Workload.String(),
+			container, by, r.Since.UTC().Format(time.DateTime)})
+	}
+	err := c.show(infos, []string{"NETWORK", "ADDRESS", "MAC", "HOSTNAME", "WORKLOAD", "CONTAINER", "BY", "SINCE (UTC)"}, rows, "No reservations.")
+	return errors.Join(readErr, err)
+}
+
+func (c *control) reserveCommand() *cobra.Command {
+	var workload, ip, mac, hostname, ifName string
+	cmd := &cobra.Command{
+		Use:   "reserve NETWORK --workload NAMESPACE/NAME",
+		Short: "Reserve an address, MAC or name for a workload, now or in future",
+		Long: `Reserve an address, and with it a MAC and a host name, for a workload.
+
+The workload need not exist. Its address is never given to another, and a request
+against the reservation is an error. Without --ip the next free address is reserved;
+an address outside rangeStart to rangeEnd may be given too.
+
+--workload is NAMESPACE/NAME for a Kubernetes pod, NAME alone for a container that its
+runtime names so (podman), NAMESPACE/KIND:VALUE for another identity, such as
+default/mac:fa:16:3e:00:00:14.`,
+		Example: `  flatctl reserve flat --workload default/db-0
+  flatctl reserve flat --workload default/db-0 --ip 10.0.0.20 --mac fa:16:3e:aa:00:14 --hostname db`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: c.completeNetworks,
+		RunE: action(func(ctx context.Context, args []string) error {
+			req, err := adminRequest(workload, ip, mac, hostname, ifName)
+			if err != nil {
+				return err
+			}
+			return c.reserve(ctx, args[0], req)
+		}),
+	}
+	f := cmd.Flags()
+	f.StringVar(&workload, "workload", "", "whom it is for: NAMESPACE/NAME (required)")
+	f.StringVar(&ip, "ip", "", "address (default: the next free one)")
+	f.StringVar(&mac, "mac", "", "MAC (default: derived from the address)")
+	f.StringVar(&hostname, "hostname", "", "host name, one DNS label (default: derived from the address)")
+	f.StringVar(&ifName, "ifname", "eth0", "the workload's interface")
+	_ = cmd.MarkFlagRequired("workload") // fails only for a flag that does not exist
+	for _, name := range []string{"workload", "ip", "mac", "hostname", "ifname"} {
+		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
+	}
+	return cmd
+}
+
+func adminRequest(workload, ip, mac, hostname, ifName string) (req ipam.AdminRequest, err error) {
+	if req.Workload, err = parseWorkload(workload, ifName); err != nil {
+		return req, err
+	}
+	if ip != "" {
+		if req.Addr, err = netip.ParseAddr(ip); err != nil || !req.Addr.Unmap().Is4() {
+			return req, usageError{fmt.Sprintf("--ip %q: an IPv4 address is wanted, such as 10.0.0.20", ip)}
+		}
+		req.Addr = req.Addr.Unmap()
+	}
+	if mac != "" {
+		if req.MAC, err = ipam.ParseMAC(mac); err != nil {
+			return req, usageError{fmt.Sprintf("--mac %v", err)}
+		}
+	}
+	req.Hostname = hostname
+	return req, nil
+}
+
+func (c *control) reserve(ctx context.Context, network string, req ipam.AdminRequest) error {
+	if err := c.known(ctx, network); err != nil {
+		return err
+	}
+	r, err := c.stores().Store(network).ReserveAdmin(ctx, req)
+	if err != nil {
+		return fmt.Errorf("reserving for workload %s in network %s: %w", req.Workload, network, err)
+	}
+	if c.output == "json" {
+		return c.showJSON(reservationInfo{network, r})
+	}
+	return c.sayf("%s %s %s is reserved for workload %s in network %s", r.Addr, r.MAC, r.Hostname, r.Workload, network)
+}

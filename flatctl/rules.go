@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
+	"github.com/flatdhcp/flatdhcp/plugins/filter"
+	"github.com/flatdhcp/flatdhcp/plugins/guard"
+	"github.com/flatdhcp/flatdhcp/plugins/link"
+	"github.com/flatdhcp/flatdhcp/plugins/rundir"
+)
+
+// rulesInfo is what `flatctl rules -o json` prints.
+type rulesInfo struct {
+	Network  string        `json:"network"`
+	Workload ipam.Workload `json:"workload"`
+	Addr     string        `json:"addr"`
+	Chain    string        `json:"chain"`
+	Rules    []ruleInfo    `json:"rules"`
+	Guard    guardInfo     `json:"guard"`
+	// Live says why there are no counters, or how the kernel differs from the plan.
+	Live string `json:"live,omitempty"`
+}
+
+// ruleInfo is one planned rule; the counters are null where they cannot be read.
+type ruleInfo struct {
+	Rule    string  `json:"rule"`
+	Why     string  `json:"why"`
+	Packets *uint64 `json:"packets"`
+	Bytes   *uint64 `json:"bytes"`
+}
+
+// guardInfo is what the guard lets the workload's port do, and what it has dropped on
+// the node so far, by reason.
+type guardInfo struct {
+	Port        string            `json:"port"`
+	MAC         ipam.MAC          `json:"mac"`
+	Addrs       []string          `json:"addrs"`
+	Closed      bool              `json:"closed"`
+	CheckSource bool              `json:"checkSource"`
+	Dropped     map[string]uint64 `json:"dropped,omitempty"`
+}
+
+// liveCounters reads what the kernel has counted. The fields are functions so that
+// tests need no kernel.
+type liveCounters struct {
+	chain func(ctx context.Context, chain string) ([]filter.RuleCounter, error)
+	guard func(ctx context.Context) ([]guard.Counter, error)
+}
+
+func kernelCounters() liveCounters {
+	return liveCounters{
+		chain: func(ctx context.Context, chain string) ([]filter.RuleCounter, error) {
+			t, err := filter.New(filter.Options{LockPath: rundir.FromEnv(os.Getenv).FilterLock()})
+			if err != nil {
+				return nil, err
+			}
+			return t.Counters(ctx, chain)
+		},
+		guard: guard.Counters,
+	}
+}
+
+func (c *control) rulesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rules WORKLOAD",
+		Short: "Explain what a workload's chain and guard let through, with counters",
+		Long: `Show the plan of a workload's iptables chain, a reason at each rule, and what the
+guard holds its port to. Where the kernel can be read each rule has its counter, and a
+chain that differs from the plan is said to.`,
+		Example:           `  flatctl rules default/db-0`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: c.completeWorkloads,
+		RunE:              action(func(ctx context.Context, args []string) error { return c.rules(ctx, args[0]) }),
+	}
+}
+
+func (c *control) rules(ctx context.Context, arg string) error {
+	row, err := c.workload(ctx, arg)
+	if err != nil {
+		return err
+	}
+	switch {
+	case row.Network.Bridge == nil || row.Holder != nil && !row.Holder.Ported:
+		return fmt.Errorf("%s has no rules of ours: flat-bridge did not attach it", describe(row.Reservation))
+	case row.Holder == nil:
+		return fmt.Errorf("%s has no rules: nothing holds the reservation now", describe(row.Reservation))
+	}
+	info := rulesOf(ctx, row, c.counters)
+	if c.output == "json" {
+		return c.showJSON(info)
+	}
+	return c.sayf("%s", info)
+}
+
+// rulesOf plans, then looks what the kernel has counted.
+func rulesOf(ctx context.Context, row found, live liveCounters) rulesInfo {
+	chain := filter.WorkloadChain(row.Network, row.Reservation)
+	port := guard.PortFor(row.Network, row.Reservation, link.PortName(row.Holder.ContainerID, row.Holder.IfName))
+	info := rulesInfo{
+		Network: row.Network.Name, Workload: row.Workload, Addr: row.Addr.String(), Chain: chain.Name,
+		Guard: guardInfo{Port: port.Name, MAC: port.MAC, Addrs: []string{}, Closed: port.Closed, CheckSource: port.CheckSource},
+	}
+	for _, a := range port.Addrs {
+		info.Guard.Addrs = append(info.Guard.Addrs, a.String())
+	}
+	for _, r := range chain.Rules {
+		one := filter.Chain{Name: chain.Name, Rules: []filter.Rule{r}}
+		info.Rules = append(info.Rules, ruleInfo{Rule: strings.TrimSpace(one.String()), Why: r.Why})
+	}
+	info.count(ctx, live)
+	return info
+}
+
+// count fills the counters in where the kernel's chain is the planned one.
+func (i *rulesInfo) count(ctx context.Context, live liveCounters) {
+	if dropped, err := live.guard(ctx); err == nil && len(dropped) > 0 {
+		i.Guard.Dropped = map[string]uint64{}
+		for _, d := range dropped {
+			i.Guard.Dropped[d.Name] = d.Packets
+		}
+	}
+	counted, err := live.chain(ctx, i.Chain)
+	if err != nil {
+		i.Live = fmt.Sprintf("no counters: %v", err)
+		return
+	}
+	same := len(counted) == len(i.Rules)
+	for n := 0; same && n < len(counted); n++ {
+		same = strings.TrimSpace(counted[n].Rule) == i.Rules[n].Rule
+	}
+	if !same {
+		i.Live = fmt.Sprintf("the chain in the kernel is not the planned one (%d rules, %d planned): `flatctl apply` puts it right",
+			len(counted), len(i.Rules))
+		return
+	}
+	for n := range i.Rules {
+		i.Rules[n].Packets, i.Rules[n].Bytes = &counted[n].Packets, &counted[n].Bytes
+	}
+}
+
+// String is the text for people: each rule under its reason, as iptables prints it.
+func (i rulesInfo) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "workload %s, address %s, network %s\n", i.Workload, i.Addr, i.Network)
+	if i.Live != "" {
+		fmt.Fprintf(&b, "%s\n", i.Live)
+	}
+	fmt.Fprintf(&b, "\nWhat reaches it: chain %s, the first rule that matches decides\n", i.Chain)
+	for _, r := range i.Rules {
+		fmt.Fprintf(&b, "\n  # %s", r.Why)
+		if r.Packets != nil {
+			fmt.Fprintf(&b, " [%d packets, %d bytes]", *r.Packets, *r.Bytes)
+		}
+		fmt.Fprintf(&b, "\n  %s\n", r.Rule)
+	}
+	fmt.Fprintf(&b, "\nWhat its port may send and get: guard, port %s\n\n", i.Guard.Port)
+	addrs := strings.Join(i.Guard.Addrs, ", ")
+	if i.Guard.CheckSource {
+		fmt.Fprintf(&b, "  sends only as MAC %s, addresses %s, in Ethernet, IPv4 and ARP headers\n", i.Guard.MAC, addrs)
+	} else {
+		b.WriteString("  sends as any MAC and address: antiSpoofing is off\n")
+	}
+	fmt.Fprintf(&b, "  gets unicast IPv4 only for %s\n", addrs)
+	b.WriteString("  never serves DHCP, never sends bridge protocol frames, nothing but IPv4 and ARP\n")
+	if i.Guard.Closed {
+		b.WriteString("  gets no broadcast or multicast but ARP and a gateway's DHCP: allowSameNetTraffic is off\n")
+	}
+	return strings.TrimRight(b.String(), "\n")
+}
