@@ -14,6 +14,10 @@ type Request struct {
 	Addr     netip.Addr
 	MAC      MAC
 	Hostname string
+	// HostnameHint is the name to use where nobody chose one, such as the pod's: it
+	// gives way to Hostname, to an administrator's choice and to the name that a
+	// returning workload had. Empty, or a valid host name.
+	HostnameHint string
 	// Dead is the holder that the caller found to be dead, as it read it from the
 	// store (in HeldError.Row). Only if the row's holder is still exactly that one
 	// is it replaced.

@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -47,8 +48,10 @@ func checkRequest(req Request) error {
 	if why := validAttachment(req.Holder); why != "" {
 		return refused("%s", why)
 	}
-	if req.Hostname != "" && !validHostname(req.Hostname) {
-		return refused("host name %q: DNS labels of letters, digits and inner dashes, joined by dots, are accepted", req.Hostname)
+	for _, name := range []string{req.Hostname, req.HostnameHint} {
+		if name != "" && !validHostname(name) {
+			return refused("host name %q: DNS labels of letters, digits and inner dashes, joined by dots, are accepted", name)
+		}
 	}
 	return nil
 }
@@ -168,6 +171,8 @@ func (t *txn) attach(row Reservation, req Request, g *Grant) error {
 	}
 	if req.Hostname != "" {
 		r.Hostname = req.Hostname
+	} else if req.HostnameHint != "" && r.Hostname == DefaultHostname(r.Addr) {
+		r.Hostname = req.HostnameHint
 	}
 	r.Holder, r.Since = &req.Holder, t.now
 	g.Reservation = r
@@ -178,7 +183,7 @@ func (t *txn) attach(row Reservation, req Request, g *Grant) error {
 // at the one kept for it, or at the next.
 func (t *txn) reserveNew(req Request, g *Grant) error {
 	r := Reservation{Workload: req.Workload, Holder: &req.Holder, Since: t.now}
-	return t.place(r, wish{addr: req.Addr, mac: req.MAC, hostname: req.Hostname}, g)
+	return t.place(r, wish{addr: req.Addr, mac: req.MAC, hostname: req.Hostname, hint: req.HostnameHint}, g)
 }
 
 // wish is what a workload, or the administrator for it, asks for.
@@ -186,6 +191,7 @@ type wish struct {
 	addr     netip.Addr
 	mac      MAC
 	hostname string
+	hint     string // where there is no other
 }
 
 // place chooses address, MAC and host name for the row r, whose workload has none,
@@ -236,9 +242,7 @@ func (t *txn) place(r Reservation, want wish, g *Grant) error {
 		return err
 	}
 	r.Addr, r.MAC, r.MACRequested = want.addr, want.mac, want.mac != derived
-	if r.Hostname = want.hostname; r.Hostname == "" {
-		r.Hostname = DefaultHostname(r.Addr)
-	}
+	r.Hostname = cmp.Or(want.hostname, want.hint, DefaultHostname(r.Addr))
 	if !last.MAC.IsZero() && last.MAC != r.MAC {
 		r.PreviousMAC = last.MAC
 	}
