@@ -116,6 +116,9 @@ func (o *object) macPrefix() (ipam.MACPrefix, error) {
 	if err != nil {
 		return p, o.invalid("macPrefix", "%v", err)
 	}
+	if p == (ipam.MACPrefix{}) {
+		return p, o.invalid("macPrefix", "it is all zero: three octets such as %s are wanted", ipam.DefaultMACPrefix)
+	}
 	return p, nil
 }
 

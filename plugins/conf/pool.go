@@ -75,7 +75,8 @@ func (o *object) readPool(p *ipam.Pool) error {
 	if p.Domain, err = o.text("domain", defaultDomain); err != nil {
 		return err
 	}
-	if !isDomain(p.Domain) {
+	// Stricter than dns.domain: workloads' names in it are host names (RFC 1123).
+	if !isDomain(p.Domain) || strings.Contains(p.Domain, "_") {
 		return o.invalid("domain", "a DNS domain is wanted, such as %q", defaultDomain)
 	}
 	p.Domain = strings.TrimSuffix(p.Domain, ".")

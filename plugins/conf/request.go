@@ -56,7 +56,7 @@ func (c *Config) Request(env Env) (ipam.Request, []string, error) {
 		{"CNI_ARGS", types.ErrInvalidEnvironmentVariables, args.mac, commaList(args.ip)},
 	}
 	req := ipam.Request{
-		Hostname: Hostname(args.pod),
+		HostnameHint: Hostname(args.pod),
 		Holder: ipam.Holder{
 			ContainerID: env.ContainerID, IfName: env.IfName,
 			NetNS: env.NetNS, NetNSInode: env.NetNSInode, BootID: env.BootID,

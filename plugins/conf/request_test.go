@@ -79,8 +79,8 @@ func TestRequestNamesTheWorkload(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if req.Workload.String() != tc.want || req.Hostname != tc.hostname {
-				t.Errorf("got %s, host name %q; want %s, %q", req.Workload, req.Hostname, tc.want, tc.hostname)
+			if req.Workload.String() != tc.want || req.HostnameHint != tc.hostname || req.Hostname != "" {
+				t.Errorf("got %s, host name %q; want %s, %q", req.Workload, req.HostnameHint, tc.want, tc.hostname)
 			}
 			back, err := ipam.ParseWorkload(req.Workload.String())
 			if err != nil || back != req.Workload {
@@ -211,7 +211,7 @@ func FuzzCNIArgs(f *testing.F) {
 		if req.MAC.IsMulticast() || req.MAC.IsHostSide() {
 			t.Errorf("%q: MAC %s", s, req.MAC)
 		}
-		if h := req.Hostname; len(h) > 63 || Hostname(h) != h {
+		if h := req.HostnameHint; len(h) > 63 || Hostname(h) != h {
 			t.Errorf("%q: host name %q", s, h)
 		}
 	})
