@@ -86,7 +86,7 @@ vuln: bin/tools/vuln/.built ## look our dependencies up in Go's vulnerability da
 demo: build bin/demo bin/tools/cni/.built ## watch it work: no root needed, under 30 seconds, touches nothing
 	@bin/demo
 
-lab: build bin/labctl bin/tools/cni/.built ## leave a node up to play in: hack/lab sh node1
+lab: build bin/labctl bin/tools/cni/.built ## leave a node up to play in: hack/lab sh node
 	@hack/lab up
 
 lab-down: ## remove it
@@ -110,10 +110,10 @@ endef
 install: build ## plugins to CNIDIR (/opt/cni/bin), flat-dhcpd and flatctl below PREFIX (/usr/local)
 	$(foreach p,$(PLUGINS),$(call put,$(p),$(CNIDIR)))
 	$(call put,flat-dhcpd,$(PREFIX)/sbin)
-	$(call put,flatctl,$(PREFIX)/bin)
+	$(call put,flatctl,$(PREFIX)/sbin)
 
 uninstall: ## remove what install put there; stores and conflists stay
-	rm -f $(PLUGINS:%="$(DESTDIR)$(CNIDIR)/%") "$(DESTDIR)$(PREFIX)/sbin/flat-dhcpd" "$(DESTDIR)$(PREFIX)/bin/flatctl"
+	rm -f $(PLUGINS:%="$(DESTDIR)$(CNIDIR)/%") "$(DESTDIR)$(PREFIX)/sbin/flat-dhcpd" "$(DESTDIR)$(PREFIX)/sbin/flatctl"
 
 clean: ## remove bin/
 	rm -rf bin

@@ -17,22 +17,21 @@ cd "$stage"
 mkdir etc run run/lock run/netns run/lab run/lab/etc run/lab/path var-lib opt opt/cni opt/cni/bin
 [ -z "$bin" ] || { mkdir run/lab/bin && mount --bind "$bin" run/lab/bin; }
 [ -z "$cni" ] || { mkdir run/lab/cni && mount --bind "$cni" run/lab/cni; }
+set --
 for program in run/lab/cni/* run/lab/bin/*; do
-	[ -x "$program" ] || continue
 	case ${program##*/} in
-	flat-dhcpd | flatctl | cnitool) ln -s "/$program" run/lab/path/ ;;
-	*) ln -sf "/$program" opt/cni/bin/ ;;
+	flat-dhcpd | flatctl | cnitool) [ ! -x "$program" ] || ln -s "/$program" run/lab/path/ ;;
+	*) [ ! -f "$program" ] || set -- "$@" "/$program" ;;
 	esac
 done
+[ $# = 0 ] || ln -s -t opt/cni/bin "$@"
 
 # /etc is a new directory of links to the machine's files, so that CNI and DHCP clients can
 # write there (a link is replaced, never followed, by what writes and renames; the bind is
 # read-only for the rest). No overlay: not every user namespace may mount one.
 mount --rbind /etc run/lab/etc
 mount -o remount,bind,ro run/lab/etc 2>/dev/null || :
-for file in run/lab/etc/*; do
-	ln -s "/$file" etc/
-done
+(cd run/lab/etc && printf '/run/lab/etc/%s\0' *) | xargs -0 ln -s -t etc
 rm -rf etc/cni etc/resolv.conf etc/machine-id etc/hostname etc/mtab
 mkdir -p etc/cni/net.d
 ln -s /proc/self/mounts etc/mtab

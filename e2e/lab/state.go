@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // State is everything on a host that the programs under test could have changed, as text
@@ -96,13 +97,18 @@ func expiring(line string) (string, bool) {
 // State reads the host's state. A program that is not installed makes its section say
 // so; one that fails is an error.
 func (h *Host) State(ctx context.Context) (State, error) {
-	var s State
-	for _, src := range sources {
-		text, err := h.read(ctx, src)
-		if err != nil {
-			return State{}, fmt.Errorf("reading the state of %s: %w", h.name, err)
-		}
-		s.sections = append(s.sections, section{src.name, text})
+	s := State{sections: make([]section, len(sources))}
+	errs := make([]error, len(sources))
+	var wg sync.WaitGroup
+	for i, src := range sources {
+		wg.Go(func() {
+			s.sections[i].name = src.name
+			s.sections[i].text, errs[i] = h.read(ctx, src)
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return State{}, fmt.Errorf("reading the state of %s: %w", h.name, err)
 	}
 	processes, err := h.processes()
 	if err != nil {

@@ -1,0 +1,289 @@
+package e2e
+
+import (
+	"errors"
+	"net/netip"
+	"regexp"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/flatdhcp/flatdhcp/e2e/lab"
+)
+
+// cause is the rule that is to drop something: how often it has, and how to do
+// without it.
+type cause struct {
+	name    string
+	count   func() int
+	remove  func()
+	restore func()
+}
+
+// fallback is the last rule of a workload's chain.
+func (w *workload) fallback() cause {
+	rule := []string{w.chain(), "-j", "FLAT-DROP"}
+	return cause{
+		name:    w.chain() + " -j FLAT-DROP",
+		count:   func() int { return w.n.ruleCount(w.chain(), "-j FLAT-DROP") },
+		remove:  func() { w.n.run(append([]string{"iptables", "-D"}, rule...)...) },
+		restore: func() { w.n.run(append([]string{"iptables", "-A"}, rule...)...) },
+	}
+}
+
+// guardRule is the guard's rule of which nft prints text, with its counter.
+func (n *node) guardRule(chain, reason, text string) cause {
+	return cause{
+		name:  "guard " + chain + ": " + text,
+		count: func() int { return n.guardCount(reason) },
+		remove: func() {
+			n.t.Helper()
+			out := n.run("nft", "-a", "list", "chain", "bridge", "flatdhcp", chain)
+			found := regexp.MustCompile(regexp.QuoteMeta(text) + `.* # handle (\d+)`).FindStringSubmatch(out)
+			if found == nil {
+				n.t.Fatalf("chain %s of the guard has no rule %q:\n%s", chain, text, out)
+			}
+			n.run("nft", "delete", "rule", "bridge", "flatdhcp", chain, "handle", found[1])
+		},
+		restore: func() { n.run("flatctl", "apply", lab.ConflistPath(network)) },
+	}
+}
+
+// path is the way of a frame from one workload to another, with a frame that always
+// passes, so that absence is proven and not waited for.
+type path struct {
+	n        *node
+	from, to *lab.Tap
+	marker   []byte
+}
+
+func newPath(from, to *workload) path {
+	marker, _ := lab.Marker(from.endpoint(), to.endpoint())
+	return path{n: from.n, from: from.tap(), to: to.tap(), marker: marker}
+}
+
+func (p path) passes(frame []byte) bool {
+	p.n.t.Helper()
+	ok, err := lab.Delivered(p.n.within(), p.from, p.to, frame, p.marker)
+	if err != nil {
+		p.n.t.Fatal(err)
+	}
+	return ok
+}
+
+// mustPass fails the test if the frame does not arrive.
+func (p path) mustPass(what string, frame []byte) {
+	p.n.t.Helper()
+	if !p.passes(frame) {
+		p.n.t.Errorf("%s does not arrive", what)
+	}
+}
+
+// mustDrop fails the test unless the frame is dropped, by c, and arrives without it.
+// The frame is made anew for each try: one that arrived makes the next of its flow
+// ESTABLISHED.
+func (p path) mustDrop(what string, frame func(try uint16) []byte, c cause) {
+	p.n.t.Helper()
+	before := c.count()
+	if p.passes(frame(1)) {
+		p.n.t.Errorf("%s arrives", what)
+	}
+	if got := c.count() - before; got != 1 {
+		p.n.t.Errorf("%s: %q counted %d packets, want 1", what, c.name, got)
+	}
+	c.remove()
+	p.mustPass(what+", the control without "+c.name+",", frame(2))
+	c.restore()
+	if p.passes(frame(3)) {
+		p.n.t.Errorf("%s arrives after %s was restored", what, c.name)
+	}
+}
+
+// answered reports whether a ping of addr, run by run, was answered.
+func answered(n *node, run func(argv ...string) error, addr netip.Addr) bool {
+	n.t.Helper()
+	err := run("ping", "-c", "1", "-W", "2", addr.String())
+	var failed *lab.RunError
+	if err != nil && !errors.As(err, &failed) {
+		n.t.Fatal(err)
+	}
+	return err == nil
+}
+
+func (n *node) exec(argv ...string) error {
+	_, _, err := n.Run(n.within(), argv...)
+	return err
+}
+
+func (w *workload) exec(argv ...string) error {
+	_, _, err := w.Run(w.n.within(), argv...)
+	return err
+}
+
+// B1 and B2: the gateway reaches a workload whatever the toggle says, which is our
+// documented choice (nova drops B2). B3: the workload reaches the gateway.
+func TestGatewayAndWorkloadReachEachOther(t *testing.T) {
+	combinations(t, nil, func(t *testing.T, n *node, _ bool) {
+		vm := n.attach("vm1", lab.CNIOptions{})
+		if !answered(n, n.exec, vm.addr) {
+			t.Errorf("the gateway does not reach %s", vm.addr)
+		}
+		if !answered(n, vm.exec, gateway) {
+			t.Errorf("%s does not reach the gateway", vm.addr)
+		}
+	})
+}
+
+// C1: what the node sends from an address that is not on the bridge is refused with
+// EPERM, by the same chain.
+func TestForeignAddressOfTheNodeIsRefused(t *testing.T) {
+	combinations(t, nil, func(t *testing.T, n *node, _ bool) {
+		vm := n.attach("vm1", lab.CNIOptions{})
+		foreign := netip.MustParseAddr("192.0.2.7")
+		n.run("ip", "address", "add", foreign.String()+"/32", "dev", "lo")
+		send := func(from netip.Addr) (err error) {
+			doErr := n.Do(func() error {
+				fd, e := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+				if e != nil {
+					return e
+				}
+				defer func() { _ = unix.Close(fd) }()
+				if e := unix.Bind(fd, &unix.SockaddrInet4{Addr: from.As4()}); e != nil {
+					return e
+				}
+				err = unix.Sendto(fd, []byte("x"), 0, &unix.SockaddrInet4{Port: 9, Addr: vm.addr.As4()})
+				return nil
+			})
+			if doErr != nil {
+				t.Fatal(doErr)
+			}
+			return err
+		}
+		c := vm.fallback()
+		before := c.count()
+		if err := send(foreign); !errors.Is(err, unix.EPERM) {
+			t.Errorf("sendto from %s: %v, want %v", foreign, err, unix.EPERM)
+		}
+		if got := c.count() - before; got != 1 {
+			t.Errorf("%q counted %d packets, want 1", c.name, got)
+		}
+		if err := send(gateway); err != nil {
+			t.Errorf("sendto from the gateway address: %v", err)
+		}
+		c.remove()
+		if err := send(foreign); err != nil {
+			t.Errorf("the control without %s: %v", c.name, err)
+		}
+	})
+}
+
+// D1: a neighbour on the same node reaches a workload with the toggle on; with it off
+// the workload's chain drops it.
+func TestNeighbourMeetsTheToggle(t *testing.T) {
+	combinations(t, nil, func(t *testing.T, n *node, open bool) {
+		vm1, vm2 := n.attach("vm1", lab.CNIOptions{}), n.attach("vm2", lab.CNIOptions{})
+		p := newPath(vm2, vm1)
+		echo := func(id uint16) []byte {
+			return lab.Ethernet(vm1.mac, vm2.mac, 0x0800, lab.Echo(vm2.addr, vm1.addr, id, 1, nil))
+		}
+		datagram := lab.Ethernet(vm1.mac, vm2.mac, 0x0800, lab.UDP(
+			netip.AddrPortFrom(vm2.addr, 4000), netip.AddrPortFrom(vm1.addr, 9), []byte("hello")))
+		if open {
+			p.mustPass("an echo request of a neighbour", echo(1))
+			p.mustPass("a datagram of a neighbour", datagram)
+			return
+		}
+		p.mustDrop("an echo request of a neighbour", echo, vm1.fallback())
+	})
+}
+
+// D4: a workload that poses as a DHCP server is not heard, whatever the toggle says.
+func TestRogueDHCPServerIsDropped(t *testing.T) {
+	combinations(t, nil, func(t *testing.T, n *node, open bool) {
+		vm1, vm2 := n.attach("vm1", lab.CNIOptions{}), n.attach("vm2", lab.CNIOptions{})
+		p := newPath(vm2, vm1)
+		offer := lab.Ethernet(lab.Broadcast, vm2.mac, 0x0800, lab.UDP(
+			netip.AddrPortFrom(vm2.addr, 67), netip.MustParseAddrPort("255.255.255.255:68"), make([]byte, 300)))
+		rule := n.guardRule("no_dhcp_server", "in_dhcp_server", `udp sport 67 counter name "in_dhcp_server" drop`)
+		if !open {
+			// A closed port has a second line of defence: the control needs both away.
+			second := n.guardRule("to_closed", "out_closed", `counter name "out_closed" drop`)
+			first := rule
+			rule.remove = func() {
+				first.remove()
+				malformed := n.guardRule("no_dhcp_server", "in_malformed", `counter name "in_malformed" drop`)
+				malformed.remove()
+				before := second.count()
+				if p.passes(offer) {
+					t.Error("a rogue offer reaches a closed port once the sender's rule is gone")
+				}
+				if second.count() == before {
+					t.Errorf("%q did not count it", second.name)
+				}
+				second.remove()
+			}
+		} else {
+			first := rule
+			rule.remove = func() {
+				first.remove()
+				n.guardRule("no_dhcp_server", "in_malformed", `counter name "in_malformed" drop`).remove()
+			}
+		}
+		p.mustDrop("a broadcast DHCP offer of a neighbour", func(uint16) []byte { return offer }, rule)
+	})
+}
+
+// The toggle stops and resumes a ping that is running, and the rule says so.
+func TestToggleStopsAndResumesARunningPing(t *testing.T) {
+	n := newNode(t, nil)
+	vm1, vm2 := n.attach("vm1", lab.CNIOptions{}), n.attach("vm2", lab.CNIOptions{})
+	ping, err := vm2.Start("ping", "-i", "0.05", vm1.addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ping.Kill() }()
+	if _, _, err := ping.WaitLine(n.within(), 0, "bytes from "+vm1.addr.String()); err != nil {
+		t.Fatal(err)
+	}
+	n.apply(keys{"allowSameNetTraffic": false})
+	// Requests go on: the rule counts them, and from the first one on no reply comes.
+	dropped := func(atLeast int) func() bool {
+		return func() bool { return n.ruleCount(vm1.chain(), "-j FLAT-DROP") >= atLeast }
+	}
+	n.eventually("a dropped request", dropped(1))
+	mark := ping.Mark()
+	n.eventually("ten dropped requests", dropped(10))
+	for _, line := range ping.Lines()[mark:] {
+		if strings.Contains(line, "bytes from") {
+			t.Errorf("a reply after the toggle was closed: %s", line)
+		}
+	}
+	mark = ping.Mark()
+	n.apply(keys{"allowSameNetTraffic": true})
+	if _, _, err := ping.WaitLine(n.within(), mark, "bytes from "+vm1.addr.String()); err != nil {
+		t.Errorf("the ping does not resume: %v", err)
+	}
+}
+
+// ARP spoofing of the gateway is alive with the guard off, dead with it on.
+func TestARPSpoofOfTheGateway(t *testing.T) {
+	n := newNode(t, nil)
+	victim, attacker := n.attach("vm1", lab.CNIOptions{}), n.attach("vm2", lab.CNIOptions{})
+	p := newPath(attacker, victim)
+	spoof := lab.ARP(victim.mac, attacker.mac, lab.ARPReply,
+		lab.Endpoint{MAC: attacker.mac, Addr: gateway}, victim.endpoint())
+	before := n.guardCount("in_arp")
+	if p.passes(spoof) {
+		t.Error("a spoofed ARP reply passes the guard")
+	}
+	if got := n.guardCount("in_arp") - before; got != 1 {
+		t.Errorf("guard counter in_arp counted %d, want 1", got)
+	}
+	n.apply(keys{"antiSpoofing": false})
+	p.mustPass("the same reply without antiSpoofing", spoof)
+	n.apply(keys{"antiSpoofing": true})
+	if p.passes(spoof) {
+		t.Error("the reply passes after the guard was turned on again")
+	}
+}
