@@ -36,13 +36,25 @@ func Attach(ctx context.Context, gateways []netip.Addr, p Port) error {
 
 func (c *conn) attach(gateways []netip.Addr, p Port) error {
 	return c.transact(func(b *batch) error {
-		old, err := c.mendBase(b, p.Name)
+		s, rules, err := c.base()
 		if err != nil {
 			return err
 		}
 		elements := p.elements()
-		stale, _ := difference(old, elements)
-		b.deleteElements(stale)
+		if s.defect == "" {
+			old, err := c.ofPort(p.Name)
+			if err != nil {
+				return err
+			}
+			stale, _ := difference(old, elements)
+			b.deleteElements(stale)
+		} else {
+			others, err := c.rebuild(b, s, rules)
+			if err != nil {
+				return err
+			}
+			b.addElements(slices.DeleteFunc(others, func(e element) bool { return e.ofPort(p.Name) }))
+		}
 		b.addElements(append(elements, gatewayElements(gateways)...))
 		return nil
 	})
@@ -68,7 +80,7 @@ func (c *conn) detach(portName string) error {
 		old, err := c.ofPort(portName)
 		if err == nil && len(old) == 0 {
 			// Nothing recorded, but what was put in by hand goes as well.
-			old, err = c.scan(portName, nil)
+			old, err = c.scan(portName)
 		}
 		b.deleteElements(old)
 		return err
@@ -94,29 +106,52 @@ func Apply(ctx context.Context, gateways []netip.Addr, ports []Port) (changed []
 
 func (c *conn) apply(plan Plan) (changed []string, err error) {
 	err = c.transact(func(b *batch) error {
-		changed = nil
 		s, rules, err := c.base()
 		if err != nil {
 			return err
 		}
+		changed = nil
 		var have []element
-		if len(s.foreign) == 0 {
-			if have, err = c.scan("", nil); err != nil {
-				return err
-			}
-		}
-		if s.defect != "" {
-			b.replaceBase(s, rules)
+		if s.defect == "" {
+			have, err = c.scan("")
+		} else {
 			changed = append(changed, "base rules installed: "+s.defect)
+			have, err = c.rebuild(b, s, rules)
+		}
+		if err != nil {
+			return err
 		}
 		stale, missing := difference(have, plan.elements)
-		b.deleteElements(stale)
-		b.addElements(missing)
+		if s.defect == "" {
+			b.deleteElements(stale)
+			b.addElements(missing)
+		} else {
+			b.addElements(plan.elements)
+		}
 		changed = append(changed, changes("delete", stale)...)
 		changed = append(changed, changes("add", missing)...)
 		return nil
 	})
 	return changed, err
+}
+
+// rebuild makes the table anew, still without elements, and returns those that the
+// ports had: what the sets had, and for sets that were missing or unusable, what
+// the ports' records say.
+func (c *conn) rebuild(b *batch, s baseState, rules []encodedRule) ([]element, error) {
+	values, err := c.counters()
+	if err != nil {
+		return nil, err
+	}
+	b.rebuild(s, rules, values)
+	es, err := c.scan("")
+	for _, e := range es {
+		if p, ok := e.port(); ok {
+			es = append(es, p.elements()...)
+		}
+	}
+	slices.SortFunc(es, compareElements)
+	return slices.Compact(es), err
 }
 
 // changes says in nft's words what is done with elements.
@@ -184,46 +219,11 @@ func (c *conn) transact(plan func(*batch) error) error {
 	return err
 }
 
-// mendBase replaces the base if it has a defect, keeping all ports' elements. It
-// returns the elements that the port of that name has by then.
-func (c *conn) mendBase(b *batch, portName string) (old []element, err error) {
-	s, rules, err := c.base()
-	if err != nil {
-		return nil, err
-	}
-	if s.defect == "" {
-		return c.ofPort(portName)
-	}
-	b.replaceBase(s, rules)
-	there, err := c.scan("", s.foreign)
-	if err != nil {
-		return nil, err
-	}
-	// Sets that the old base did not have, or that had to go, are filled from what
-	// the ports' records say.
-	var kept []element
-	for _, e := range there {
-		if e.ofPort(portName) {
-			old = append(old, e)
-			continue
-		}
-		kept = append(kept, e)
-		if p, ok := e.port(); ok {
-			kept = append(kept, p.elements()...)
-		}
-	}
-	b.addElements(kept)
-	if len(s.foreign) > 0 { // the table goes, and the port's elements with it
-		return nil, nil
-	}
-	return old, nil
-}
-
 // ofPort returns the elements of the port of that name, at a cost that does not
 // grow with the number of ports; c.exact does not trust records.
 func (c *conn) ofPort(name string) ([]element, error) {
 	if c.exact {
-		return c.scan(name, nil)
+		return c.scan(name)
 	}
 	members, err := c.element(setPorts.element(nameBytes(name)))
 	if err != nil || len(members) == 0 {
@@ -232,18 +232,15 @@ func (c *conn) ofPort(name string) ([]element, error) {
 	if p, ok := members[0].port(); ok {
 		return p.elements(), nil
 	}
-	return c.scan(name, nil)
+	return c.scan(name)
 }
 
 // scan returns the elements of the port of that name, or all of the table's if it
 // is empty, by reading whole sets.
-func (c *conn) scan(portName string, skip []setName) ([]element, error) {
+func (c *conn) scan(portName string) ([]element, error) {
 	var es []element
 	for _, s := range sets() {
-		if slices.Contains(skip, s.name) {
-			continue
-		}
-		members, err := c.elements(s.name)
+		members, err := c.elements(s)
 		if err != nil {
 			return nil, err
 		}

@@ -123,8 +123,10 @@ func retry(ctx context.Context, f func(*conn) error) error {
 	for attempt := int64(1); ; attempt++ {
 		err := once(ctx, exact, f)
 		switch {
-		case errors.Is(err, unix.ENOENT) && !exact:
-			exact = true // a record named an element that is not there
+		case !exact && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL)):
+			// A record named an element that is not there, or in a set that is no more
+			// what it was.
+			exact = true
 			continue
 		case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil:
 			return fmt.Errorf("%w: %w", ctx.Err(), err)

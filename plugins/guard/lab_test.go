@@ -149,6 +149,7 @@ func addBridge(name string, learning bool) error {
 	br := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
 	br.Name = name
 	br.HardwareAddr = mac(1).HardwareAddr()
+	br.MulticastSnooping = new(bool) // which sends reports when it pleases
 	if !learning {
 		// Nothing is learned, everything floods: no case depends on another.
 		br.AgeingTime = new(uint32)
@@ -369,13 +370,21 @@ func (l *lab) counters() map[string]uint64 {
 // run executes a program on the node.
 func (l *lab) run(name string, args ...string) string {
 	l.t.Helper()
+	return l.pipe("", name, args...)
+}
+
+// pipe executes a program on the node with an input.
+func (l *lab) pipe(input, name string, args ...string) string {
+	l.t.Helper()
 	var out []byte
 	l.mustDo(name+" "+strings.Join(args, " "), func() (err error) {
 		path, err := exec.LookPath(name)
 		if errors.Is(err, exec.ErrNotFound) {
 			path = filepath.Join("/usr/sbin", name)
 		}
-		out, err = exec.Command(path, args...).CombinedOutput()
+		cmd := exec.Command(path, args...)
+		cmd.Stdin = strings.NewReader(input)
+		out, err = cmd.CombinedOutput()
 		if err != nil {
 			err = fmt.Errorf("%w: %s", err, out)
 		}

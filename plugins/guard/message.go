@@ -74,7 +74,6 @@ func (b *batch) add(typ uint16, flags netlink.HeaderFlags, fill func(*netlink.At
 func (b *batch) addTable() {
 	b.add(unix.NFT_MSG_NEWTABLE, netlink.Create, func(ae *netlink.AttributeEncoder) {
 		ae.String(unix.NFTA_TABLE_NAME, tableName)
-		ae.Uint32(unix.NFTA_TABLE_FLAGS, 0) // wakes a dormant one
 	})
 }
 
@@ -84,36 +83,14 @@ func (b *batch) deleteTable() {
 	})
 }
 
-func (b *batch) deleteSet(name string) {
-	b.add(unix.NFT_MSG_DELSET, 0, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_SET_TABLE, tableName)
-		ae.String(unix.NFTA_SET_NAME, name)
-	})
-}
-
-func (b *batch) deleteCounter(name string) {
-	b.add(unix.NFT_MSG_DELOBJ, 0, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_OBJ_TABLE, tableName)
-		ae.String(unix.NFTA_OBJ_NAME, name)
-		ae.Uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
-	})
-}
-
-// deleteRules removes every rule of the table.
-func (b *batch) deleteRules() {
-	b.add(unix.NFT_MSG_DELRULE, 0, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_RULE_TABLE, tableName)
-	})
-}
-
-func (b *batch) addCounter(name string) {
+func (b *batch) addCounter(c Counter) {
 	b.add(unix.NFT_MSG_NEWOBJ, netlink.Create, func(ae *netlink.AttributeEncoder) {
 		ae.String(unix.NFTA_OBJ_TABLE, tableName)
-		ae.String(unix.NFTA_OBJ_NAME, name)
+		ae.String(unix.NFTA_OBJ_NAME, c.Name)
 		ae.Uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
 		nest(ae, unix.NFTA_OBJ_DATA, func(ae *netlink.AttributeEncoder) {
-			ae.Uint64(unix.NFTA_COUNTER_BYTES, 0)
-			ae.Uint64(unix.NFTA_COUNTER_PACKETS, 0)
+			ae.Uint64(unix.NFTA_COUNTER_BYTES, c.Bytes)
+			ae.Uint64(unix.NFTA_COUNTER_PACKETS, c.Packets)
 		})
 	})
 }
@@ -150,15 +127,7 @@ func (b *batch) addChain(c chain) {
 	})
 }
 
-func (b *batch) deleteChain(name string) {
-	b.add(unix.NFT_MSG_DELCHAIN, 0, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_CHAIN_TABLE, tableName)
-		ae.String(unix.NFTA_CHAIN_NAME, name)
-	})
-}
-
-// appendRule adds a rule to the end of its chain, which it expects without rules of
-// an earlier transaction.
+// appendRule adds a rule to the end of its chain.
 func (b *batch) appendRule(chain string, exprs []byte, marker []byte) {
 	b.add(unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append, func(ae *netlink.AttributeEncoder) {
 		ae.String(unix.NFTA_RULE_TABLE, tableName)
@@ -206,39 +175,23 @@ func encodeElements(ae *netlink.AttributeEncoder, set setName, es []element) {
 	})
 }
 
-// replaceBase installs this version's base in place of what s says is there. The
-// sets that stay keep their elements, and the counters their values.
-func (b *batch) replaceBase(s baseState, rules []encodedRule) {
-	if len(s.foreign) > 0 {
+// rebuild makes the table anew, without elements. Packets meet the old one until
+// the transaction takes place, and the new one, whole, from then on. The counters
+// go on from the values given.
+func (b *batch) rebuild(old baseState, rules []encodedRule, values []Counter) {
+	if old.table {
 		b.deleteTable()
-		s = baseState{}
 	}
 	b.addTable()
-	if s.table {
-		b.deleteRules()
-	}
-	for _, name := range s.chains {
-		b.deleteChain(name)
-	}
-	for i, ours := range sets() {
-		if !slices.Contains(s.sets, string(ours.name)) {
-			b.addSet(ours, uint32(i+1))
-		}
-	}
-	for _, name := range s.sets {
-		if !slices.ContainsFunc(sets(), func(ours set) bool { return string(ours.name) == name }) {
-			b.deleteSet(name)
-		}
-	}
 	for _, name := range counters() {
-		if !slices.Contains(s.counters, name) {
-			b.addCounter(name)
+		c := Counter{Name: name}
+		if i := slices.IndexFunc(values, func(v Counter) bool { return v.Name == name }); i >= 0 {
+			c = values[i]
 		}
+		b.addCounter(c)
 	}
-	for _, name := range s.counters {
-		if !slices.Contains(counters(), name) {
-			b.deleteCounter(name)
-		}
+	for i, s := range sets() {
+		b.addSet(s, uint32(i+1))
 	}
 	for _, c := range chains() {
 		b.addChain(c)

@@ -15,11 +15,6 @@ import (
 type baseState struct {
 	table  bool
 	defect string // in what it is not this version's whole base; empty if it is
-	// The parts of the table, only read if there is a defect.
-	chains, sets, counters []string
-	// foreign are sets whose names are ours and whose key types are not: the table
-	// must go as a whole.
-	foreign []setName
 }
 
 // decode calls f with each attribute of an answer.
@@ -120,9 +115,6 @@ func (c *conn) compareBase(want []chain, rules []encodedRule) (s baseState, err 
 	if err != nil {
 		return s, err
 	}
-	for _, f := range found {
-		s.chains = append(s.chains, f.name)
-	}
 	switch {
 	case dormant:
 		s.defect = "the table was dormant"
@@ -130,10 +122,8 @@ func (c *conn) compareBase(want []chain, rules []encodedRule) (s baseState, err 
 		s.defect = "its chains were not this version's"
 	case !sameMarkers(markers, rules):
 		s.defect = "its rules were not this version's"
-	default:
-		return s, nil
 	}
-	return s, c.readParts(&s)
+	return s, nil
 }
 
 // foundChain is a chain as the kernel describes it, comparable.
@@ -248,46 +238,6 @@ func sameMarkers(found map[string][][]byte, rules []encodedRule) bool {
 	return true
 }
 
-// readParts reads what else the table has, so that it can be replaced.
-func (c *conn) readParts(s *baseState) error {
-	replies, err := c.get(unix.NFT_MSG_GETSET, netlink.Dump, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_SET_TABLE, tableName)
-	})
-	if err != nil {
-		return err
-	}
-	for _, m := range replies {
-		var name string
-		var typ, length, flags uint32
-		err := decode(body(m), func(ad *netlink.AttributeDecoder) {
-			switch ad.Type() {
-			case unix.NFTA_SET_NAME:
-				name = ad.String()
-			case unix.NFTA_SET_KEY_TYPE:
-				typ = ad.Uint32()
-			case unix.NFTA_SET_KEY_LEN:
-				length = ad.Uint32()
-			case unix.NFTA_SET_FLAGS:
-				flags = ad.Uint32()
-			}
-		})
-		if err != nil {
-			return err
-		}
-		s.sets = append(s.sets, name)
-		for _, ours := range sets() {
-			if string(ours.name) == name && (typ != ours.magic() || length != ours.keyLength() || flags != 0) {
-				s.foreign = append(s.foreign, ours.name)
-			}
-		}
-	}
-	cs, err := c.counters()
-	for _, counter := range cs {
-		s.counters = append(s.counters, counter.Name)
-	}
-	return err
-}
-
 func (c *conn) counters() ([]Counter, error) {
 	replies, err := c.get(unix.NFT_MSG_GETOBJ, netlink.Dump, func(ae *netlink.AttributeEncoder) {
 		ae.String(unix.NFTA_OBJ_TABLE, tableName)
@@ -322,12 +272,14 @@ func (c *conn) counters() ([]Counter, error) {
 	return cs, nil
 }
 
-// elements reads all members of a set.
-func (c *conn) elements(set setName) ([]element, error) {
-	return c.readElements(set, netlink.Dump, func(ae *netlink.AttributeEncoder) {
+// elements reads all members of a set. Of a set that is ours in name only, whose
+// keys have another length, it returns none.
+func (c *conn) elements(s set) ([]element, error) {
+	members, err := c.readElements(s.name, netlink.Dump, func(ae *netlink.AttributeEncoder) {
 		ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, tableName)
-		ae.String(unix.NFTA_SET_ELEM_LIST_SET, string(set))
+		ae.String(unix.NFTA_SET_ELEM_LIST_SET, string(s.name))
 	})
+	return slices.DeleteFunc(members, func(e element) bool { return len(e.key) != int(s.keyLength()) }), err
 }
 
 // element reads one member of a set, whatever the set's size; none if it is not there.
