@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -180,6 +181,32 @@ func (n *NS) Port(t testing.TB, bridge, port string, peer *NS, mac ipam.MAC) {
 		}
 		return netlink.LinkSetUp(link)
 	})
+	n.forwarding(t, bridge, port)
+}
+
+// forwarding waits until frames pass: a port forwards, and the bridge itself sends,
+// only after the kernel has dealt with the carrier, which it does later.
+func (n *NS) forwarding(t testing.TB, links ...string) {
+	t.Helper()
+	n.Do(t, func() error {
+		deadline := time.Now().Add(10 * time.Second)
+		for _, name := range links {
+			for {
+				link, err := netlink.LinkByName(name)
+				if err != nil {
+					return err
+				}
+				if link.Attrs().OperState == netlink.OperUp {
+					break
+				}
+				if time.Now().After(deadline) {
+					return fmt.Errorf("link %s stays %v", name, link.Attrs().OperState)
+				}
+				time.Sleep(time.Millisecond)
+			}
+		}
+		return nil
+	})
 }
 
 // Rejoin puts an existing port on a bridge again that was made anew.
@@ -196,6 +223,7 @@ func (n *NS) Rejoin(t testing.TB, bridge, port string) {
 		}
 		return netlink.LinkSetMaster(link, br)
 	})
+	n.forwarding(t, bridge, port)
 }
 
 // Delete deletes a link.
