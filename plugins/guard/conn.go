@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,10 @@ const (
 // errChanged says that somebody changed nftables between our reading and our
 // writing: read again.
 var errChanged = errors.New("the ruleset changed meanwhile")
+
+// ErrUnsupported: the kernel cannot do what the guard needs.
+var ErrUnsupported = errors.New("this kernel has no complete nf_tables for bridges: " +
+	"load the module nf_tables, or use a kernel with CONFIG_NF_TABLES and CONFIG_NF_TABLES_BRIDGE")
 
 // A conn is a netlink connection to nf_tables in the network namespace of the
 // thread that opened it. It is our own and not the nftables library's, which
@@ -121,6 +126,9 @@ func retry(ctx context.Context, f func(*conn) error) error {
 	}
 	exact := false
 	for attempt := int64(1); ; attempt++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		err := once(ctx, exact, f)
 		switch {
 		case !exact && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL)):
@@ -128,10 +136,10 @@ func retry(ctx context.Context, f func(*conn) error) error {
 			// what it was.
 			exact = true
 			continue
-		case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil:
-			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return fmt.Errorf("%w: %w", cmp.Or(ctx.Err(), context.DeadlineExceeded), err)
 		case !errors.Is(err, errChanged):
-			return err
+			return explain(err)
 		}
 		// Others may be changing rules in a loop: stand back a little, at random.
 		pause := time.Duration(rand.Int64N(min(attempt, 10) * int64(time.Millisecond)))
@@ -151,4 +159,17 @@ func once(ctx context.Context, exact bool, f func(*conn) error) error {
 	defer c.close()
 	c.exact = exact
 	return f(c)
+}
+
+// explain says what to do about a refusal of the kernel.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w: CAP_NET_ADMIN over this network namespace is needed", err)
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EAFNOSUPPORT),
+		// Of our own objects none can be missing: the batch is tied to the ruleset read.
+		errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("%w: %w", ErrUnsupported, err)
+	}
+	return err
 }

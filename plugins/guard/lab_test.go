@@ -23,7 +23,7 @@ import (
 
 // needRoot skips a test that makes network namespaces; where they must be possible
 // (CI), it fails instead.
-func needRoot(t *testing.T) {
+func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() == 0 {
 		return
@@ -38,8 +38,9 @@ func needRoot(t *testing.T) {
 // own, one after the other, on one thread pinned to one CPU. The pinning is what
 // makes frames arrive in the order in which they were sent: the kernel queues
 // those of one CPU first in, first out, over any number of veth pairs.
-func inNewNetNS(t *testing.T) (do func(func()), ns netns.NsHandle) {
+func inNewNetNS(t testing.TB) (do func(func()), ns netns.NsHandle) {
 	t.Helper()
+	needRoot(t)
 	work, opened := make(chan func()), make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
@@ -96,6 +97,7 @@ type lab struct {
 	t        *testing.T
 	do       func(func()) // on the node
 	far      func(func()) // among the stations
+	ns       netns.NsHandle
 	farNS    netns.NsHandle
 	stations map[string]*station
 	tags     uint64
@@ -124,9 +126,8 @@ const (
 
 func newLab(t *testing.T, learning bool) *lab {
 	t.Helper()
-	needRoot(t)
 	l := &lab{t: t, stations: map[string]*station{}}
-	l.do, _ = inNewNetNS(t)
+	l.do, l.ns = inNewNetNS(t)
 	l.far, l.farNS = inNewNetNS(t)
 	l.mustFar("silencing the stations", quiet)
 	l.mustDo("making the bridges", func() error {

@@ -3,6 +3,8 @@ package guard
 import (
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/flatdhcp/flatdhcp/ipam"
 )
 
@@ -18,12 +20,15 @@ func TestNoMACIsStolen(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		steal func(l *lab, from, victim *station)
+		// unseen: the bridge learns from the frame without asking any hook, so that
+		// the port must not learn at all, which is up to who makes it.
+		unseen bool
 	}{
-		{"by broadcast", steal(broadcast)},
-		{"by unicast", steal(mac(98))},
-		{"by BPDU", steal(bpduMAC)},
-		// The bridge hands this one to the node without asking the prerouting hook.
-		{"by EAPOL", steal(ipam.MAC{1, 0x80, 0xc2, 0, 0, 3})},
+		{"by broadcast", steal(broadcast), false},
+		{"by unicast", steal(mac(98)), false},
+		{"by BPDU", steal(bpduMAC), false},
+		{"by EAPOL", steal(ipam.MAC{1, 0x80, 0xc2, 0, 0, 3}), false}, // meets only the input hook
+		{"by LLDP", steal(ipam.MAC{1, 0x80, 0xc2, 0, 0, 0xe}), true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			for _, guarded := range []bool{false, true} {
@@ -32,6 +37,15 @@ func TestNoMACIsStolen(t *testing.T) {
 				if guarded {
 					l.attach(Port{Name: attacker, MAC: a.mac, Addrs: addrs(a), CheckSource: true},
 						Port{Name: victim, MAC: v.mac, Addrs: addrs(v), CheckSource: true})
+				}
+				if guarded && tc.unseen {
+					l.mustDo("making the port not learn", func() error {
+						link, err := netlink.LinkByName(attacker)
+						if err == nil {
+							err = netlink.LinkSetLearning(link, false)
+						}
+						return err
+					})
 				}
 				// The bridge knows where the victim is.
 				tag := l.tag()

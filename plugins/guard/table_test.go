@@ -20,17 +20,12 @@ func addrs(s *station) []netip.Addr { return []netip.Addr{s.addr} }
 
 func gateways() []netip.Addr { return []netip.Addr{netip.MustParseAddr(gateway)} }
 
-// A table is a network namespace for the guard alone.
-type table struct {
-	*lab
-	ns netns.NsHandle
-}
-
-func newTable(t *testing.T) *table {
+// newTable is a lab without ports, for the guard alone.
+func newTable(t *testing.T) *lab {
 	t.Helper()
-	needRoot(t)
-	do, ns := inNewNetNS(t)
-	return &table{&lab{t: t, do: do}, ns}
+	l := &lab{t: t}
+	l.do, l.ns = inNewNetNS(t)
+	return l
 }
 
 func (l *lab) attach(ports ...Port) {
