@@ -17,10 +17,7 @@ import (
 // reply form, since there are hosts that heed only one. The kernel's own arp_notify
 // comes too early, when the port does not forward yet: call it after WaitForwarding.
 func Announce(ctx context.Context, netns, ifName string, mac ipam.MAC, addr netip.Addr, count int) error {
-	err := ctx.Err()
-	if err == nil {
-		err = within(netns, func() error { return announce(ifName, mac, addr, count) })
-	}
+	err := within(netns, func() error { return announce(ctx, ifName, mac, addr, count) })
 	if err != nil {
 		return fmt.Errorf("announcing %s: %w", addr, err)
 	}
@@ -30,18 +27,14 @@ func Announce(ctx context.Context, netns, ifName string, mac ipam.MAC, addr neti
 // AnnounceHost is Announce from an interface of the host: the gateway address on the
 // bridge, after the bridge or the address was made anew.
 func AnnounceHost(ctx context.Context, ifName string, mac ipam.MAC, addr netip.Addr, count int) error {
-	err := ctx.Err()
-	if err == nil {
-		err = announce(ifName, mac, addr, count)
-	}
-	if err != nil {
+	if err := announce(ctx, ifName, mac, addr, count); err != nil {
 		return fmt.Errorf("announcing %s: %w", addr, err)
 	}
 	return nil
 }
 
-func announce(ifName string, mac ipam.MAC, addr netip.Addr, count int) (err error) {
-	c, err := dial(context.Background())
+func announce(ctx context.Context, ifName string, mac ipam.MAC, addr netip.Addr, count int) (err error) {
+	c, err := dial(ctx)
 	if err != nil {
 		return err
 	}

@@ -34,11 +34,11 @@ func TestGratuitousARPFrames(t *testing.T) {
 
 func TestAnnouncementsReachTheOtherPorts(t *testing.T) {
 	ctx := inLab(t)
-	bridge := ensureBridge(t, ctx, testBridge())
-	listener := newWorkload(t, 3).attach(t, ctx)
+	bridge := ensureBridge(ctx, t, testBridge())
+	listener := newWorkload(t, 3).attach(ctx, t)
 	seen := capture(t, listener)
 	// Right after attach, which waits for the port to forward: nothing may be lost.
-	w := newWorkload(t, 2).attach(t, ctx)
+	w := newWorkload(t, 2).attach(ctx, t)
 	ok(t, Announce(ctx, w.netns, "eth0", w.spec.MAC, w.addr.Addr(), 2))
 	ok(t, AnnounceHost(ctx, "br100", bridge.MAC, gateway.Addr(), 1))
 
@@ -66,8 +66,8 @@ func TestAnnouncementsReachTheOtherPorts(t *testing.T) {
 // What the announcement is for: a neighbour that remembers another MAC.
 func TestAnnouncementCorrectsANeighbourCache(t *testing.T) {
 	ctx := inLab(t)
-	ensureBridge(t, ctx, testBridge())
-	w := newWorkload(t, 2).attach(t, ctx)
+	ensureBridge(ctx, t, testBridge())
+	w := newWorkload(t, 2).attach(ctx, t)
 	br := linkNamed(t, "br100").Attrs().Index
 	remembered := func() string {
 		neighbours, err := netlink.NeighList(br, netlink.FAMILY_V4)

@@ -26,7 +26,7 @@ func TestEnsureBridgeMakesAQuietBridgeThatForwardsAtOnce(t *testing.T) {
 	setSysctl(t, "bridge/bridge-nf-call-iptables", "0")
 	spec := testBridge()
 	spec.MTU = 1450
-	info := ensureBridge(t, ctx, spec)
+	info := ensureBridge(ctx, t, spec)
 	if !info.Created || !info.AddedAddress || info.MAC != spec.MAC || info.MTU != 1450 || info.STP || info.Index == 0 {
 		t.Errorf("EnsureBridge says %+v", info)
 	}
@@ -75,7 +75,7 @@ func TestEnsureBridgeMakesAQuietBridgeThatForwardsAtOnce(t *testing.T) {
 func TestBridgeKeepsMACAndMTUWhenPortsJoin(t *testing.T) {
 	ctx := inLab(t)
 	spec := testBridge()
-	ensureBridge(t, ctx, spec)
+	ensureBridge(ctx, t, spec)
 	ok(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "control"}}))
 	deleteLinkAtEnd(t, "control")
 	for i, br := range []string{spec.Name, "control"} {
@@ -262,7 +262,7 @@ func TestEnsureBridgeWithoutGateway(t *testing.T) {
 	ctx := inLab(t)
 	spec := testBridge()
 	spec.Gateway, spec.NFCallIPTables = netip.Prefix{}, false
-	info := ensureBridge(t, ctx, spec)
+	info := ensureBridge(ctx, t, spec)
 	if info.AddedAddress || sysfs(t, "br100", "bridge/nf_call_iptables") != "0" {
 		t.Errorf("%+v", info)
 	}
@@ -273,7 +273,7 @@ func TestEnsureBridgeWithoutGateway(t *testing.T) {
 
 func TestRemoveCreatedBridgeLeavesABridgeWithPorts(t *testing.T) {
 	ctx := inLab(t)
-	info := ensureBridge(t, ctx, testBridge())
+	info := ensureBridge(ctx, t, testBridge())
 	ok(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "port"}, PeerName: "peer"}))
 	deleteLinkAtEnd(t, "port")
 	ok(t, netlink.LinkSetMaster(linkNamed(t, "port"), linkNamed(t, "br100")))

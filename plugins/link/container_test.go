@@ -82,7 +82,7 @@ func TestConfigureContainer(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx := inLab(t)
-			ensureBridge(t, ctx, testBridge())
+			ensureBridge(ctx, t, testBridge())
 			w := newWorkload(t, 2)
 			if tt.hasDefault {
 				giveDefaultRoute(t, w.netns)
@@ -155,7 +155,7 @@ func giveDefaultRoute(t *testing.T, netns string) {
 
 func TestConfigureContainerForDHCPOnlyBringsUp(t *testing.T) {
 	ctx := inLab(t)
-	ensureBridge(t, ctx, testBridge())
+	ensureBridge(ctx, t, testBridge())
 	w := newWorkload(t, 2)
 	_, err := CreatePort(ctx, w.spec)
 	ok(t, err)
@@ -179,7 +179,7 @@ func TestConfigureContainerForDHCPOnlyBringsUp(t *testing.T) {
 // The container's IPv6 must make no noise: every probe would be a drop at the guard.
 func TestContainerSaysNothingOfIPv6(t *testing.T) {
 	ctx := inLab(t)
-	ensureBridge(t, ctx, testBridge())
+	ensureBridge(ctx, t, testBridge())
 	quiet, loud := newWorkload(t, 2), newWorkload(t, 3)
 	seen := map[*workload]*tap{}
 	for _, w := range []*workload{quiet, loud} {
@@ -220,7 +220,7 @@ func TestConfigureContainerErrorsNameTheDevice(t *testing.T) {
 	_, err = ConfigureContainer(ctx, ContainerSpec{NetNS: "/nonexistent", IfName: "eth0"})
 	wantError(t, err, "configuring eth0 in namespace /nonexistent")
 
-	ensureBridge(t, ctx, testBridge())
+	ensureBridge(ctx, t, testBridge())
 	w := newWorkload(t, 2)
 	_, err = CreatePort(ctx, w.spec)
 	ok(t, err)

@@ -17,18 +17,18 @@ const extSkipStats = 1 << 3
 // device is what this package wants to know of a link. The library's own parser
 // drops the bridge and bridge port attributes that matter here.
 type device struct {
-	index   int
-	name    string
-	alias   string
-	kind    string // "bridge", "veth"; empty = hardware or loopback
-	mac     ipam.MAC
-	mtu     int
-	up      bool
-	master  int // index, 0 = none
-	peer    int // index of a veth's other end, in that end's namespace
-	bridge  bridgeData
-	asPort  portData
-	wrapped string // kind of the master, if it told
+	index      int
+	name       string
+	alias      string
+	kind       string // "bridge", "veth"; empty = hardware or loopback
+	mac        ipam.MAC
+	mtu        int
+	up         bool
+	master     int // index, 0 = none
+	peer       int // index of a veth's other end, in that end's namespace
+	bridge     bridgeData
+	asPort     portData
+	masterKind string // "bridge" if asPort is valid
 }
 
 type bridgeData struct {
@@ -152,7 +152,7 @@ func (d *device) parseLinkInfo(b []byte) error {
 		case nl.IFLA_INFO_DATA:
 			data = v
 		case nl.IFLA_INFO_SLAVE_KIND:
-			d.wrapped = unix.ByteSliceToString(v)
+			d.masterKind = unix.ByteSliceToString(v)
 		case nl.IFLA_INFO_SLAVE_DATA:
 			slave = v
 		}
@@ -171,7 +171,7 @@ func (d *device) parseLinkInfo(b []byte) error {
 			return nil
 		})
 	}
-	if err == nil && d.wrapped == "bridge" {
+	if err == nil && d.masterKind == "bridge" {
 		err = eachAttr(slave, func(kind uint16, v []byte) error {
 			switch kind {
 			case nl.IFLA_BRPORT_STATE:
@@ -185,16 +185,21 @@ func (d *device) parseLinkInfo(b []byte) error {
 	return err
 }
 
-// eachAttr calls f for every attribute of a netlink payload.
+// eachAttr calls f for every attribute of a netlink payload (linux/netlink.h: length
+// and type of two bytes each, value, padding to four bytes). The library's parser
+// trusts the lengths.
 func eachAttr(b []byte, f func(kind uint16, value []byte) error) error {
-	attrs, err := nl.ParseRouteAttr(b)
-	if err != nil {
-		return fmt.Errorf("parsing link attributes: %w", err)
-	}
-	for _, a := range attrs {
-		if err := f(a.Attr.Type&nl.NLA_TYPE_MASK, a.Value); err != nil {
+	const header = unix.SizeofRtAttr
+	for len(b) >= header {
+		length := int(nl.NativeEndian().Uint16(b))
+		kind := nl.NativeEndian().Uint16(b[2:])
+		if length < header || length > len(b) {
+			return fmt.Errorf("parsing netlink attribute %d: %d bytes of %d", kind, length, len(b))
+		}
+		if err := f(kind&nl.NLA_TYPE_MASK, b[header:length]); err != nil {
 			return err
 		}
+		b = b[min(len(b), (length+3)&^3):]
 	}
 	return nil
 }

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoBridgeNetfilter: the kernel's br_netfilter is not there, so that no bridged
-// frame meets iptables, whatever the flags say.
+// ErrNoBridgeNetfilter says that the kernel's br_netfilter is not there, so that no
+// bridged frame meets iptables, whatever the flags say.
 var ErrNoBridgeNetfilter = errors.New("br_netfilter is not loaded (try `modprobe br_netfilter`)")
 
 // NFCallIPTables reports whether bridged IPv4 frames of a bridge meet iptables: set

@@ -13,8 +13,8 @@ import (
 	"github.com/flatdhcp/flatdhcp/ipam"
 )
 
-// ErrIfNameTaken: the container already has an interface of the wanted name. The
-// specification has ADD fail then.
+// ErrIfNameTaken says that the container already has an interface of the wanted name.
+// The specification has ADD fail then.
 var ErrIfNameTaken = errors.New("interface name is taken in the container")
 
 // PortSpec is a port to make.
@@ -69,7 +69,7 @@ func CreatePort(ctx context.Context, spec PortSpec) (info PortInfo, err error) {
 	if err != nil {
 		return info, fmt.Errorf("opening network namespace %s: %w", spec.ContainerNetNS, err)
 	}
-	defer netns.Close()
+	defer func() { err = errors.Join(err, netns.Close()) }()
 
 	err = c.createVeth(spec, bridge.index, int(netns.Fd()))
 	if errors.Is(err, unix.EEXIST) {

@@ -20,7 +20,7 @@ func TestCreatePort(t *testing.T) {
 	ctx := inLab(t)
 	spec := testBridge()
 	spec.MTU = 1400
-	bridge := ensureBridge(t, ctx, spec)
+	bridge := ensureBridge(ctx, t, spec)
 	w := newWorkload(t, 2)
 	w.spec.MTU, w.spec.Hairpin = 1400, true
 
@@ -104,7 +104,7 @@ func assignType(t *testing.T, netns, name string) string {
 
 func TestCreatePortRefusesATakenInterfaceName(t *testing.T) {
 	ctx := inLab(t)
-	ensureBridge(t, ctx, testBridge())
+	ensureBridge(ctx, t, testBridge())
 
 	t.Run("foreign interface", func(t *testing.T) {
 		inLabPlus(t, "br100")
@@ -122,7 +122,7 @@ func TestCreatePortRefusesATakenInterfaceName(t *testing.T) {
 	})
 	t.Run("living port of the same attachment", func(t *testing.T) {
 		inLabPlus(t, "br100")
-		w := newWorkload(t, 2).attach(t, ctx)
+		w := newWorkload(t, 2).attach(ctx, t)
 		_, err := CreatePort(ctx, w.spec)
 		wantError(t, err, "creating eth0 in namespace "+w.netns, "interface name is taken in the container")
 		if !errors.Is(err, ErrIfNameTaken) {
@@ -137,17 +137,17 @@ func TestCreatePortRefusesATakenInterfaceName(t *testing.T) {
 func TestCreatePortReplacesAStalePort(t *testing.T) {
 	tests := []struct {
 		name string
-		prep func(t *testing.T, ctx context.Context, w *workload)
+		prep func(ctx context.Context, t *testing.T, w *workload)
 	}{
-		{"half made: still down", func(t *testing.T, ctx context.Context, w *workload) {
+		{"half made: still down", func(ctx context.Context, t *testing.T, w *workload) {
 			_, err := CreatePort(ctx, w.spec)
 			ok(t, err)
 		}},
-		{"half made: no alias yet", func(t *testing.T, ctx context.Context, w *workload) {
+		{"half made: no alias yet", func(ctx context.Context, t *testing.T, w *workload) {
 			ok(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: w.spec.Name}, PeerName: "peer"}))
 		}},
-		{"up, of a namespace that is another one now", func(t *testing.T, ctx context.Context, w *workload) {
-			w.attach(t, ctx)
+		{"up, of a namespace that is another one now", func(ctx context.Context, t *testing.T, w *workload) {
+			w.attach(ctx, t)
 			w.netns = newNetNS(t)
 			w.spec.ContainerNetNS = w.netns
 		}},
@@ -155,12 +155,12 @@ func TestCreatePortReplacesAStalePort(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx := inLab(t)
-			ensureBridge(t, ctx, testBridge())
+			ensureBridge(ctx, t, testBridge())
 			w := newWorkload(t, 2)
 			deleteLinkAtEnd(t, w.spec.Name)
-			tt.prep(t, ctx, w)
+			tt.prep(ctx, t, w)
 			before := linkNamed(t, w.spec.Name).Attrs().Index
-			w.attach(t, ctx)
+			w.attach(ctx, t)
 			if w.info.Index == before {
 				t.Error("the stale port is still there")
 			}
@@ -170,7 +170,7 @@ func TestCreatePortReplacesAStalePort(t *testing.T) {
 
 func TestCreatePortNamesTheOwnerOfAnotherPort(t *testing.T) {
 	ctx := inLab(t)
-	ensureBridge(t, ctx, testBridge())
+	ensureBridge(ctx, t, testBridge())
 	w := newWorkload(t, 2)
 	ok(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: w.spec.Name}, PeerName: "peer"}))
 	deleteLinkAtEnd(t, w.spec.Name)
@@ -182,7 +182,7 @@ func TestCreatePortNamesTheOwnerOfAnotherPort(t *testing.T) {
 
 func TestCreatePortRefuses(t *testing.T) {
 	ctx := inLab(t)
-	ensureBridge(t, ctx, testBridge())
+	ensureBridge(ctx, t, testBridge())
 	tests := []struct {
 		name string
 		edit func(*PortSpec)
@@ -211,8 +211,8 @@ func TestCreatePortRefuses(t *testing.T) {
 
 func TestStolenMACDoesNotMoveThePinnedEntry(t *testing.T) {
 	ctx := inLab(t)
-	ensureBridge(t, ctx, testBridge())
-	victim, other, thief := newWorkload(t, 2).attach(t, ctx), newWorkload(t, 3).attach(t, ctx), newWorkload(t, 4).attach(t, ctx)
+	ensureBridge(ctx, t, testBridge())
+	victim, other, thief := newWorkload(t, 2).attach(ctx, t), newWorkload(t, 3).attach(ctx, t), newWorkload(t, 4).attach(ctx, t)
 	loose := ipam.MAC{2, 0, 0, 0, 0, 0x77} // control: a MAC that nobody pinned
 	sendFrame(t, other, broadcastFrom(loose))
 	eventually(t, "the bridge learns a MAC at its port", func() bool { return strings.HasPrefix(first(fdb(t, loose)), other.spec.Name+" ") })
@@ -237,10 +237,22 @@ func first(s []string) string {
 	return s[0]
 }
 
+func TestPinTakesOverWhatTheBridgeLearnedElsewhere(t *testing.T) {
+	ctx := inLab(t)
+	ensureBridge(ctx, t, testBridge())
+	w, squatter := newWorkload(t, 2), newWorkload(t, 3).attach(ctx, t)
+	sendFrame(t, squatter, broadcastFrom(w.spec.MAC))
+	eventually(t, "the bridge learns the MAC at the squatter's port", func() bool { return len(fdb(t, w.spec.MAC)) == 1 })
+	w.attach(ctx, t)
+	if got := fdb(t, w.spec.MAC); len(got) != 1 || got[0] != w.spec.Name+" flags=0x40 state=0x40" {
+		t.Errorf("entries for the workload's MAC: %q", got)
+	}
+}
+
 func TestPortDownAndUpKeepThePinnedEntry(t *testing.T) {
 	ctx := inLab(t)
-	ensureBridge(t, ctx, testBridge())
-	w := newWorkload(t, 2).attach(t, ctx)
+	ensureBridge(ctx, t, testBridge())
+	w := newWorkload(t, 2).attach(ctx, t)
 	ok(t, PortDown(ctx, w.spec.Name))
 	if info, _, err := PortByName(ctx, w.spec.Name); err != nil || info.Up {
 		t.Errorf("after PortDown: %+v, %v", info, err)
@@ -287,12 +299,12 @@ func TestPortFunctionsRefuseForeignDevices(t *testing.T) {
 
 func TestPortsListsOurs(t *testing.T) {
 	ctx := inLab(t)
-	ensureBridge(t, ctx, testBridge())
+	ensureBridge(ctx, t, testBridge())
 	ok(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "veth0"}, PeerName: "peer0"}))
 	deleteLinkAtEnd(t, "veth0")
 	want := map[string]PortInfo{}
 	for n := byte(2); n < 5; n++ {
-		w := newWorkload(t, n).attach(t, ctx)
+		w := newWorkload(t, n).attach(ctx, t)
 		w.info.Up = true
 		want[w.spec.Name] = w.info
 	}
@@ -305,8 +317,8 @@ func TestPortsListsOurs(t *testing.T) {
 
 func TestDeletePortTakesTheContainersEndAlong(t *testing.T) {
 	ctx := inLab(t)
-	ensureBridge(t, ctx, testBridge())
-	w := newWorkload(t, 2).attach(t, ctx)
+	ensureBridge(ctx, t, testBridge())
+	w := newWorkload(t, 2).attach(ctx, t)
 	for range 2 {
 		ok(t, DeletePort(ctx, w.spec.Name))
 	}
@@ -316,13 +328,13 @@ func TestDeletePortTakesTheContainersEndAlong(t *testing.T) {
 	if got := fdb(t, w.spec.MAC); len(got) != 0 {
 		t.Errorf("the bridge still has %q", got)
 	}
-	w.attach(t, ctx) // the same attachment can come back
+	w.attach(ctx, t) // the same attachment can come back
 }
 
 func TestAPortDiesWithItsNamespace(t *testing.T) {
 	ctx := inLab(t)
-	ensureBridge(t, ctx, testBridge())
-	w := newWorkload(t, 2).attach(t, ctx)
+	ensureBridge(ctx, t, testBridge())
+	w := newWorkload(t, 2).attach(ctx, t)
 	dropNetNS(t, w.netns)
 	eventually(t, "the port goes with the namespace", func() bool {
 		ok(t, PortDown(ctx, w.spec.Name))
@@ -336,7 +348,7 @@ func TestAPortDiesWithItsNamespace(t *testing.T) {
 func TestWaitForwardingDoesNotWaitForSpanningTree(t *testing.T) {
 	ctx := inLab(t)
 	spec := testBridge()
-	ensureBridge(t, ctx, spec)
+	ensureBridge(ctx, t, spec)
 	writeFile(t, "/sys/class/net/br100/bridge/forward_delay", "1500")
 	writeFile(t, "/sys/class/net/br100/bridge/stp_state", "1")
 	w := newWorkload(t, 2)
@@ -358,7 +370,7 @@ func TestWaitForwardingDoesNotWaitForSpanningTree(t *testing.T) {
 
 func TestWaitForwardingGivesUp(t *testing.T) {
 	ctx := inLab(t)
-	ensureBridge(t, ctx, testBridge())
+	ensureBridge(ctx, t, testBridge())
 	w := newWorkload(t, 2)
 	_, err := CreatePort(ctx, w.spec)
 	ok(t, err)
