@@ -115,6 +115,11 @@ func attacks() []attack {
 	dhcp := func(src, dst netip.Addr, sport, dport uint16) func(parts) []byte {
 		return inBroadcast(etherTypeIPv4, func(p parts) []byte { return udpPacket(src, dst, sport, dport, p.tag) })
 	}
+	client := func(chaddr byte, src, dst netip.Addr, sport, dport uint16) func(parts) []byte {
+		return inBroadcast(etherTypeIPv4, func(p parts) []byte {
+			return udpPacket(src, dst, sport, dport, dhcpMessage(mac(chaddr), p.tag))
+		})
+	}
 	offer := func(change func(*ipv4)) func(parts) []byte {
 		return func(p parts) []byte {
 			h := ipv4{src: p.from.addr, dst: p.to.addr, proto: 17}
@@ -205,16 +210,24 @@ func attacks() []attack {
 		}), inARP},
 		{"ARP cut short", attacker, victim, inBroadcast(etherTypeARP, func(p parts) []byte { return p.tag }), inARP},
 
-		{"DHCP discover", attacker, node, dhcp(unspecified, all, 68, 67), ""},
-		{"DHCP discover from an unused port", attacker, node, dhcp(unspecified, all, 1068, 67), inIPv4},
-		{"datagram of nobody to all", attacker, node, dhcp(unspecified, all, 68, 5353), inIPv4},
-		{"datagram of nobody to one DHCP server", attacker, lan, dhcp(unspecified, addr(98), 68, 67), inIPv4},
-		{"DHCP discover with the MAC of another", attacker, node, func(p parts) []byte {
-			return ethernet(broadcast, unknownMAC, etherTypeIPv4, udpPacket(unspecified, all, 68, 67, p.tag))
-		}, inMAC},
+		{"DHCP discover", attacker, node, client(2, unspecified, all, 68, 67), ""},
+		{"DHCP rebinding", attacker, node, client(2, addr(2), all, 68, 67), ""},
 		{"DHCP renewal", attacker, node, func(p parts) []byte {
-			return p.ip(udpPacket(p.from.addr, p.to.addr, 68, 67, p.tag))
+			return p.ip(udpPacket(p.from.addr, p.to.addr, 68, 67, dhcpMessage(p.from.mac, p.tag)))
 		}, ""},
+		{"DHCP discover from an unused port", attacker, node, client(2, unspecified, all, 1068, 67), inIPv4},
+		{"DHCP discover of nobody to one server", attacker, lan, client(2, unspecified, addr(98), 68, 67), inIPv4},
+		{"DHCP discover from another's address", attacker, node, client(2, addr(3), all, 68, 67), inIPv4},
+		{"datagram of nobody to all", attacker, node, client(2, unspecified, all, 68, 5353), inIPv4},
+		{"DHCP discover with the MAC of another", attacker, node, func(p parts) []byte {
+			return ethernet(broadcast, unknownMAC, etherTypeIPv4, udpPacket(unspecified, all, 68, 67, dhcpMessage(p.from.mac, p.tag)))
+		}, inMAC},
+		{"DHCP decline in the name of another", attacker, node, client(3, unspecified, all, 68, 67), inDHCPClient},
+		{"DHCP decline in the name of another from one's address", attacker, node, client(3, addr(2), addr(1), 68, 67), inDHCPClient},
+		{"DHCP decline in the name of another, fragmented before it", attacker, node, func(p parts) []byte {
+			first := slices.Concat(udpDatagram(68, 67, nil), p.tag)
+			return p.ip(ipv4{src: p.from.addr, dst: p.to.addr, proto: 17, fragment: firstOfMany}.packet(first))
+		}, inDHCPClient},
 
 		{"DHCP offer to one", attacker, victim, offer(func(*ipv4) {}), inDHCPServer},
 		{"DHCP offer to all", attacker, victim, dhcp(addr(2), all, 67, 68), inDHCPServer},
@@ -308,7 +321,7 @@ func attacks() []attack {
 
 		{"datagram of a port in no set", stranger, victim, ordinary, inNoPort},
 		{"ARP of a port in no set", stranger, victim, arpAsIs, inNoPort},
-		{"DHCP discover of a port in no set", stranger, node, dhcp(unspecified, all, 68, 67), inNoPort},
+		{"DHCP discover of a port in no set", stranger, node, client(7, unspecified, all, 68, 67), inNoPort},
 		{"BPDU of a port in no set", stranger, lan, llc(bpduMAC), inNoPort},
 		{"datagram to a port in no set", attacker, stranger, ordinary, outNoPort},
 		{"ARP to a port in no set", attacker, stranger, arpAsIs, outNoPort},

@@ -44,6 +44,7 @@ const (
 	inBPDU       = "in_bpdu"        // to a link-local group address: BPDU, LACP, LLDP
 	inMalformed  = "in_malformed"   // IPv4 header without room for what it announces
 	inDHCPServer = "in_dhcp_server" // sent from the DHCP server's port
+	inDHCPClient = "in_dhcp_client" // DHCP message in the name of another MAC
 	inMAC        = "in_mac"         // source MAC is not the port's
 	inIPv4       = "in_ipv4"        // IPv4 source is not the port's
 	inARP        = "in_arp"         // ARP sender is not the port's, or no plain ARP
@@ -56,7 +57,7 @@ const (
 )
 
 func counters() []string {
-	return []string{inNoPort, inBPDU, inMalformed, inDHCPServer, inMAC, inIPv4, inARP, inEtherType,
+	return []string{inNoPort, inBPDU, inMalformed, inDHCPServer, inDHCPClient, inMAC, inIPv4, inARP, inEtherType,
 		outNoPort, outAddress, outARP, outClosed, outEtherType}
 }
 
@@ -156,9 +157,19 @@ func chains() []chain {
 			{dropAs(inMalformed)},
 		}},
 		{"from_ipv4", nil, []rule{
+			{udpDst(expr.CmpOpEq, "67", portDHCPServer), goTo("from_dhcp_client")},
 			{setSources.in(iifname(), etherSrc(), ipSrc()), accept()},
-			{ipSrc().is(unspecified), ipDst().is(limitedBroadcast),
-				udpSrc(expr.CmpOpEq, "68", portDHCPClient), udpDst(expr.CmpOpEq, "67", portDHCPServer), accept()},
+			{dropAs(inIPv4)},
+		}},
+		// A DHCP server knows its clients by chaddr alone: it must be as trustworthy as
+		// the source MAC, or a workload declines its neighbour's address.
+		{"from_dhcp_client", nil, []rule{
+			{l4protoUDP(expr.CmpOpEq), setMACs.in(iifname(), chaddr()), goTo("from_own_dhcp_client")},
+			{dropAs(inDHCPClient)},
+		}},
+		{"from_own_dhcp_client", nil, []rule{
+			{setSources.in(iifname(), etherSrc(), ipSrc()), accept()},
+			{ipSrc().is(unspecified), ipDst().is(limitedBroadcast), udpSrc(expr.CmpOpEq, "68", portDHCPClient), accept()},
 			{dropAs(inIPv4)},
 		}},
 		{"from_arp", nil, []rule{

@@ -67,6 +67,11 @@ func udpPacket(src, dst netip.Addr, sport, dport uint16, payload []byte) []byte 
 	return ipv4{src: src, dst: dst, proto: 17}.packet(udpDatagram(sport, dport, payload))
 }
 
+// dhcpMessage is what a DHCP message has up to its client's MAC, and the tag.
+func dhcpMessage(chaddr ipam.MAC, tag []byte) []byte {
+	return slices.Concat([]byte{1, 1, 6, 0}, make([]byte, 24), chaddr[:], make([]byte, 10), tag)
+}
+
 const etherTypeIPv6 = 0x86dd
 
 // ipv6Packet is a packet from fe80::1.

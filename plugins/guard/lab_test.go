@@ -213,7 +213,7 @@ func (l *lab) plug(port string, n byte) *station {
 func (l *lab) plugInto(bridge, port string, n byte) *station {
 	l.t.Helper()
 	s := &station{port: port, mac: mac(n), addr: addr(n)}
-	far := "f" + strings.TrimPrefix(port, "f")
+	far := farName(port)
 	l.mustDo("plugging "+port, func() error {
 		veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: far,
 			PeerHardwareAddr: s.mac.HardwareAddr(), PeerNamespace: netlink.NsFd(l.farNS)}
@@ -400,3 +400,6 @@ func (l *lab) listing() string {
 	l.t.Helper()
 	return canonical(l.run("nft", "list", "table", "bridge", tableName))
 }
+
+// farName is the name of a port's far end.
+func farName(port string) string { return "f" + strings.TrimPrefix(port, "f") }

@@ -184,6 +184,13 @@ func arpSrcIP() field {
 	return frameField("arp saddr ip", ipv4Addr, arp, expr.PayloadBaseNetworkHeader, 14)
 }
 
+// chaddr is the client's MAC inside a DHCP message (RFC 2131 section 2): 28 bytes
+// into it, 8 of UDP header before. nft has no name for it, so that the rule itself
+// must say that there is a datagram.
+func chaddr() field {
+	return frameField("@th,288,48", etherAddr, link, expr.PayloadBaseTransportHeader, 8+28)
+}
+
 // in matches frames whose fields are an element of set s.
 func (s setName) in(fields ...field) match { return s.lookup(false, fields) }
 

@@ -89,20 +89,6 @@ func TestApplyFromNothing(t *testing.T) {
 	l.check(somePorts()...)
 }
 
-// TestPlannedTextLoads: what the planner writes, nft reads, and means the same.
-func TestPlannedTextLoads(t *testing.T) {
-	l := newTable(t)
-	l.load(planned(t, somePorts()...))
-	if diff := cmp.Diff(planned(t, somePorts()...), l.listing()); diff != "" {
-		t.Errorf("nft's table differs (-planned +nft):\n%s", diff)
-	}
-	// Rules without our markers are not trusted, whatever they say.
-	if changed := l.apply(somePorts()...); len(changed) != 1 {
-		t.Errorf("Apply changes %q, wanted the base alone", changed)
-	}
-	l.check(somePorts()...)
-}
-
 func TestAttachReplacesOlderElements(t *testing.T) {
 	l := newTable(t)
 	old := somePorts()
