@@ -1,0 +1,64 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// ensureAddress gives the bridge the gateway address unless it has it. Another
+// address that shares the subnet would answer DHCP and count as this node's, or
+// carries another prefix length: a mistake, or the NIC's own address.
+func (c *conn) ensureAddress(ctx context.Context, d device, want netip.Prefix) (added bool, err error) {
+	has, err := c.addresses(ctx, d)
+	if err != nil {
+		return false, err
+	}
+	for _, p := range has {
+		if p == want {
+			return false, nil
+		}
+	}
+	for _, p := range has {
+		if p.Overlaps(want) {
+			return false, fmt.Errorf("bridge %s has address %s, which is not the gateway %s of the same subnet: remove it (`ip address del %s dev %s`) or set `gateway` to it",
+				d.name, p, want, p, d.name)
+		}
+	}
+	err = c.AddrAdd(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: d.index}}, address(want))
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return false, fmt.Errorf("adding gateway address %s to bridge %s: %w", want, d.name, err)
+	}
+	return err == nil, nil
+}
+
+// addresses lists the IPv4 addresses of a link.
+func (c *conn) addresses(ctx context.Context, d device) ([]netip.Prefix, error) {
+	list, err := dump(ctx, "addresses of "+d.name, func() ([]netlink.Addr, error) {
+		return c.AddrList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: d.index}}, netlink.FAMILY_V4)
+	})
+	if err != nil {
+		return nil, err
+	}
+	var found []netip.Prefix
+	for _, a := range list {
+		ip, ok := netip.AddrFromSlice(a.IP.To4())
+		if ones, _ := a.Mask.Size(); ok {
+			found = append(found, netip.PrefixFrom(ip, ones))
+		}
+	}
+	return found, nil
+}
+
+// address is p for the library; IFA_F_NODAD matters to IPv6 alone.
+func address(p netip.Prefix) *netlink.Addr {
+	return &netlink.Addr{
+		IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())},
+		Flags: unix.IFA_F_NODAD,
+	}
+}
