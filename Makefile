@@ -84,9 +84,11 @@ vuln: bin/tools/vuln/.built ## look our dependencies up in Go's vulnerability da
 	bin/tools/vuln/govulncheck ./...
 
 demo: build bin/demo bin/tools/cni/.built ## watch it work: no root needed, under 30 seconds, touches nothing
+	@hack/deps
 	@bin/demo
 
 lab: build bin/labctl bin/tools/cni/.built ## leave a node up to play in: hack/lab sh node
+	@hack/deps
 	@hack/lab up
 
 lab-down: ## remove it

@@ -52,9 +52,16 @@ func startHolder(ctx context.Context, c holderConfig) (_ *holder, err error) {
 			return nil, fmt.Errorf("making %s: %w", h.fifo, err)
 		}
 	}
-	// Not exec.CommandContext: the holder lives on after ctx.
-	h.cmd = exec.Command("/bin/sh", "-c", holderSource, "flatdhcp-lab", //nolint:noctx // outlives every context
+	script, err := scriptPipe(holderSource)
+	if err != nil {
+		return nil, fmt.Errorf("starting the namespace holder: %w", err)
+	}
+	defer func() { _ = script.Close() }()
+	// The script by descriptor, so that a list of processes shows the host's name and not
+	// the script. Not exec.CommandContext: the holder lives on after ctx.
+	h.cmd = exec.Command("/bin/sh", "/dev/fd/3", //nolint:noctx // outlives every context
 		c.name, c.stage, c.machineID, c.bin, c.cniBin, h.fifo)
+	h.cmd.ExtraFiles = []*os.File{script}
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{
 		// Unshareflags, not Cloneflags: only for these does the runtime stop mounts from
 		// propagating to the machine.
@@ -101,6 +108,16 @@ func startHolder(ctx context.Context, c holderConfig) (_ *holder, err error) {
 		return nil, fmt.Errorf("preparing its namespaces: %w", err)
 	}
 	return h, nil
+}
+
+// scriptPipe returns a pipe from which text is read; it fits the pipe's buffer.
+func scriptPipe(text string) (*os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	_, err = w.WriteString(text)
+	return r, errors.Join(err, w.Close())
 }
 
 // alive reports whether the process is still the one that was started.

@@ -1,4 +1,4 @@
-# Run by `sh` as the first process of a host's namespaces (network, mount, UTS): makes
+# Run by sh as the first process of a host's namespaces (network, mount, UTS): makes
 # them look like a machine of its own, says "ready", and waits for its standard input to
 # end. The far end of that pipe is the lab's process, so that a killed test ends its
 # hosts too. What then still runs in the host is killed; the kernel removes the rest.

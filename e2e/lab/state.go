@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // State is everything on a host that the programs under test could have changed, as text
@@ -34,6 +35,7 @@ var (
 	lifetime     = regexp.MustCompile(`(valid_lft|preferred_lft|expires) \d+sec`)
 	nudState     = regexp.MustCompile(`\b(REACHABLE|STALE|DELAY|PROBE)\b`)
 	ctTimeout    = regexp.MustCompile(`^(\w+ +\d+) \d+ `)
+	ctGroup      = regexp.MustCompile(`^\S+ +\d+ src=\S+ dst=(255\.255\.255\.255|22[4-9]\.|23\d\.)`)
 	ctUse        = regexp.MustCompile(` use=\d+`)
 )
 
@@ -47,11 +49,8 @@ var sources = []source{
 	{"links", []string{"ip", "-details", "link", "show"}, func(line string) (string, bool) {
 		return bridgeTimer.ReplaceAllString(line, ""), true
 	}},
-	// A dynamic address's time runs, and the duplicate check of an IPv6 address ends,
-	// by themselves.
-	{"addresses", []string{"ip", "address", "show"}, func(line string) (string, bool) {
-		return strings.ReplaceAll(lifetime.ReplaceAllString(line, "$1 Nsec"), " tentative", ""), true
-	}},
+	// A dynamic address's time runs.
+	{"addresses", []string{"ip", "address", "show"}, expiring},
 	{"routes", []string{"ip", "route", "show", "table", "all"}, expiring},
 	{"routes6", []string{"ip", "-6", "route", "show", "table", "all"}, expiring},
 	{"rules", []string{"ip", "rule", "show"}, nil},
@@ -63,9 +62,12 @@ var sources = []source{
 	{"neighbours", []string{"ip", "neighbour", "show"}, func(line string) (string, bool) {
 		return nudState.ReplaceAllString(line, "known"), !strings.Contains(line, "FAILED") && !strings.Contains(line, "INCOMPLETE")
 	}},
-	// Of a flow the time left and the reference count change.
+	// Of a flow the time left and the reference count change. One to a group (a DHCP
+	// client's broadcast, the kernel's IGMP) has no other end: nobody can cut it, and it
+	// expires in seconds.
 	{"conntrack", []string{"conntrack", "-L"}, func(line string) (string, bool) {
-		return ctUse.ReplaceAllString(ctTimeout.ReplaceAllString(line, "$1 "), ""), true
+		line = ctUse.ReplaceAllString(ctTimeout.ReplaceAllString(line, "$1 "), "")
+		return line, !ctGroup.MatchString(line)
 	}},
 	{"sysctl", []string{"sysctl", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"}, nil},
 	// Content by checksum, but for a store: bbolt's pages differ after a change and its
@@ -94,9 +96,13 @@ func expiring(line string) (string, bool) {
 	return lifetime.ReplaceAllString(line, "$1 Nsec"), true
 }
 
-// State reads the host's state. A program that is not installed makes its section say
-// so; one that fails is an error.
+// State reads the host's state, once the kernel has ended its duplicate checks of new IPv6
+// addresses, which add routes when they end. A program that is not installed makes its
+// section say so; one that fails is an error.
 func (h *Host) State(ctx context.Context) (State, error) {
+	if err := h.settle(ctx); err != nil {
+		return State{}, fmt.Errorf("reading the state of %s: %w", h.name, err)
+	}
 	s := State{sections: make([]section, len(sources))}
 	errs := make([]error, len(sources))
 	var wg sync.WaitGroup
@@ -120,6 +126,29 @@ func (h *Host) State(ctx context.Context) (State, error) {
 	}
 	s.sections = append(s.sections, section{"processes", processes}, section{"mounts", mounts})
 	return s, nil
+}
+
+// settle waits until no IPv6 address is tentative, which takes the kernel some 2 s.
+func (h *Host) settle(ctx context.Context) error {
+	for {
+		out, _, err := h.Run(ctx, "ip", "-6", "-oneline", "address", "show", "tentative")
+		if err != nil {
+			return err
+		}
+		waiting := false
+		for line := range strings.Lines(out) {
+			// An address that failed its check stays tentative.
+			waiting = waiting || !strings.Contains(line, "dadfailed")
+		}
+		if !waiting {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the duplicate checks of IPv6 addresses: %w", ctx.Err())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 func (h *Host) read(ctx context.Context, src source) (string, error) {
