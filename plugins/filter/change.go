@@ -78,9 +78,9 @@ func attachPath(b *batch, s *seen, subnet netip.Prefix, own Dispatch) error {
 		if err != nil {
 			return err
 		}
-		to := seenRule{dst: hostPrefix(own.Addr).String(), jump: own.Chain, plain: true}
+		to := seenRule{dst: hostPrefix(own.Addr), jump: own.Chain, plain: true}
 		if i+1 < len(path) {
-			to.dst, to.jump = path[i+1].String(), treeName(path[i+1])
+			to.dst, to.jump = path[i+1], treeName(path[i+1])
 		}
 		kept := slices.DeleteFunc(slices.Clone(rules), func(r seenRule) bool { return r.dst == to.dst })
 		wanted := sortNode(append(kept, to))
@@ -249,12 +249,7 @@ func inPlace(s *seen, c Chain) bool {
 
 func sortNode(rules []seenRule) []seenRule {
 	slices.SortFunc(rules, func(a, b seenRule) int {
-		left, errLeft := netip.ParsePrefix(a.dst)
-		right, errRight := netip.ParsePrefix(b.dst)
-		if errLeft != nil || errRight != nil {
-			return strings.Compare(a.dst, b.dst)
-		}
-		return comparePrefixes(left, right)
+		return comparePrefixes(a.dst, b.dst)
 	})
 	return rules
 }
@@ -270,7 +265,5 @@ func nodeSpecs(rules []seenRule) []string {
 	}
 	return specs
 }
-
-func (r seenRule) nodeSpec() string { return Rule{Match: "-d " + r.dst, Target: r.jump}.spec() }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -96,7 +96,7 @@ func (d *ruleDecoder) payload(data []byte) (known bool, err error) {
 	if err := expr.Unmarshal(unix.AF_INET, data, &e); err != nil {
 		return false, err
 	}
-	if d.load != nil || d.rule.dst != "" || e.OperationType != expr.PayloadLoad || e.Base != expr.PayloadBaseNetworkHeader ||
+	if d.load != nil || d.rule.dst.IsValid() || e.OperationType != expr.PayloadLoad || e.Base != expr.PayloadBaseNetworkHeader ||
 		e.Offset != daddrOffset || e.Len < 1 || e.Len > 4 {
 		return false, nil
 	}
@@ -112,6 +112,7 @@ func (d *ruleDecoder) bitwise(data []byte) (known bool, err error) {
 	// Without a mask it is one of bitwise's other operations: a shift, say.
 	if d.load == nil || d.mask != nil || e.SourceRegister != d.load.DestRegister || e.DestRegister != d.load.DestRegister ||
 		len(e.Mask) != int(d.load.Len) || bytes.Count(e.Xor, []byte{0}) != int(d.load.Len) {
+		d.load = nil
 		return false, nil
 	}
 	d.mask = e.Mask
@@ -135,9 +136,8 @@ func (d *ruleDecoder) compare(data []byte) (known bool, err error) {
 	}
 	var addr [4]byte
 	copy(addr[:], e.Data)
-	d.rule.dst = netip.PrefixFrom(netip.AddrFrom4(addr), length).String()
 	d.load, d.mask = nil, nil
-	return true, nil
+	return d.rule.to(netip.PrefixFrom(netip.AddrFrom4(addr), length)), nil
 }
 
 // match reads the comment match; every other match is a condition unknown here.

@@ -105,11 +105,7 @@ func TestParallelAttachAndDetachEndInThePlan(t *testing.T) {
 		all := leaf(16)
 		leaving, coming := all[:8], all[8:]
 		k.attach(k.table(), networksOf(flat), flat, leaving...)
-		rounds := 3
-		if testing.Short() {
-			rounds = 1
-		}
-		for range rounds {
+		for range 2 {
 			k.inParallel(200, func(ctx context.Context, i int) error {
 				table := k.table()
 				r := all[i%len(all)]
@@ -128,7 +124,7 @@ func TestParallelAttachAndDetachEndInThePlan(t *testing.T) {
 // time as the ADD of its heir.
 func TestParallelHeirsEndInThePlan(t *testing.T) {
 	onBothBackends(t, func(t *testing.T, k kernel) {
-		const heirs = 5
+		const heirs = 4
 		flat := network("flat", "10.0.0.0/16", "br100")
 		rows := leaf(16)
 		last := make([]ipam.Reservation, len(rows))
@@ -161,10 +157,7 @@ func TestParallelHeirsEndInThePlan(t *testing.T) {
 
 func TestParallelProcessesEndInThePlan(t *testing.T) {
 	onBothBackends(t, func(t *testing.T, k kernel) {
-		count := 200
-		if testing.Short() {
-			count = 32
-		}
+		const count = 64
 		flat := network("flat", "10.0.0.0/16", "br100")
 		all := leaf(16)
 		k.attach(k.table(), networksOf(flat), flat, all[:8]...)
@@ -188,17 +181,14 @@ func (k kernel) runHelper(o order) error {
 // next: neighbours keep their way throughout, and nothing is left in the end.
 func TestKilledAtAnyMoment(t *testing.T) {
 	onBothBackends(t, func(t *testing.T, k kernel) {
-		kills := 40
-		if testing.Short() {
-			kills = 8
-		}
+		const kills = 16
 		flat := network("flat", "10.0.0.0/16", "br100")
 		neighbours := rowsOf("10.0.1.17", "10.0.1.30")
 		victims := rowsOf("10.0.1.16", "10.0.1.18", "10.0.2.5")
 		table := k.table()
 		k.attach(table, networksOf(flat), flat, neighbours...)
 		for i := range kills {
-			if err := k.killHelper(flat, victims, time.Duration(i%20)*500*time.Microsecond); err != nil {
+			if err := k.killHelper(flat, victims, time.Duration(i)*700*time.Microsecond); err != nil {
 				t.Fatal(err)
 			}
 			for _, r := range neighbours {

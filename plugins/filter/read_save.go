@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
@@ -64,8 +65,9 @@ func parseSpec(spec string) seenRule {
 			argument = words[i+1]
 		}
 		switch {
-		case words[i] == "-d" && r.dst == "" && argument != "":
-			r.dst = argument
+		case words[i] == "-d":
+			dst, err := netip.ParsePrefix(argument)
+			r.plain = r.plain && err == nil && r.to(dst)
 			i++
 		case words[i] == "-j" && r.jump == "" && argument != "":
 			r.jump = argument

@@ -188,12 +188,11 @@ func collect(s *seen) (map[netip.Addr]string, error) {
 			return nil, err
 		}
 		for _, r := range rules {
-			prefix, err := netip.ParsePrefix(r.dst)
-			if err != nil || !prefix.IsSingleIP() || !strings.HasPrefix(r.jump, workloadPrefix) {
+			if !r.dst.IsSingleIP() || !strings.HasPrefix(r.jump, workloadPrefix) {
 				continue
 			}
-			if _, known := ways[prefix.Addr()]; !known {
-				ways[prefix.Addr()] = r.jump
+			if _, known := ways[r.dst.Addr()]; !known {
+				ways[r.dst.Addr()] = r.jump
 			}
 		}
 	}

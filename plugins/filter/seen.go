@@ -2,6 +2,7 @@ package filter
 
 import (
 	"errors"
+	"net/netip"
 	"strings"
 )
 
@@ -30,18 +31,30 @@ func (s *seen) has(chain string) bool {
 
 // seenRule is what a reader understands of a rule: dispatch and comments, no more.
 type seenRule struct {
-	dst     string // destination as iptables-save prints it; "" = none
-	jump    string // the chain jumped to, "" for a verdict or goto
+	dst     netip.Prefix // destination; invalid = none
+	jump    string       // the chain jumped to, "" for a verdict or goto
 	comment string
 	plain   bool   // a jump, and nothing but dst beside it
 	spec    string // at depth text: the rule behind "-A CHAIN "
 }
 
+// to notes the rule's destination; false = it has one already, or this is none.
+func (r *seenRule) to(dst netip.Prefix) bool {
+	if r.dst.IsValid() || !dst.Addr().Is4() || dst != dst.Masked() {
+		return false
+	}
+	r.dst = dst
+	return true
+}
+
+// nodeSpec is the rule as Tree plans it, if it is one of a node.
+func (r seenRule) nodeSpec() string { return nodeRule(r.dst, r.jump).spec() }
+
 // jumps counts the built-in chain's unconditional jumps to target, and says
 // whether the first rule is one.
 func (s *seen) jumps(builtin, target string) (count int, first bool) {
 	for i, r := range s.chains[builtin] {
-		if r.plain && r.dst == "" && r.comment == "" && r.jump == target {
+		if r.plain && !r.dst.IsValid() && r.comment == "" && r.jump == target {
 			count++
 			first = first || i == 0
 		}
@@ -49,13 +62,15 @@ func (s *seen) jumps(builtin, target string) (count int, first bool) {
 	return count, first
 }
 
-// node returns the rules of a tree node that are dispatch rules. Others are
-// nobody's: at depth text they are left out and the node is written anew without
-// them; before that they may be something that this reader does not know.
+// node returns the rules of a tree node that are dispatch rules; foreign says that
+// it holds something else, too, and must be written anew. Other rules are nobody's,
+// but only at depth text: before that they may be something that the reader does
+// not know.
 func (s *seen) node(chain string) (rules []seenRule, foreign bool, err error) {
 	for _, r := range s.chains[chain] {
-		if r.plain && r.dst != "" && strings.HasPrefix(r.jump, ourPrefix) {
+		if r.plain && r.dst.IsValid() && strings.HasPrefix(r.jump, ourPrefix) {
 			rules = append(rules, r)
+			foreign = foreign || r.comment != "" // kept, without it
 			continue
 		}
 		if s.depth < text {

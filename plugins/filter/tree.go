@@ -64,9 +64,13 @@ func nodeRules(children map[netip.Prefix]string) []Rule {
 	slices.SortFunc(prefixes, comparePrefixes)
 	rules := make([]Rule, 0, len(prefixes))
 	for _, p := range prefixes {
-		rules = append(rules, Rule{Match: "-d " + p.String(), Target: children[p]})
+		rules = append(rules, nodeRule(p, children[p]))
 	}
 	return rules
+}
+
+func nodeRule(to netip.Prefix, chain string) Rule {
+	return Rule{Match: "-d " + to.String(), Target: chain}
 }
 
 // comparePrefixes orders by address, then the wider prefix first.
