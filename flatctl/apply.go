@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,11 +26,11 @@ type applyInfo struct {
 	Node    *attach.Report `json:"node,omitempty"` // absent for a network without a bridge of ours
 }
 
-// change is one key of the configuration that has another value now; empty = absent.
+// change is one key of the configuration that has another value now; null = absent.
 type change struct {
-	Key  string `json:"key"`
-	From string `json:"from"`
-	To   string `json:"to"`
+	Key  string          `json:"key"`
+	From json.RawMessage `json:"from"`
+	To   json.RawMessage `json:"to"`
 }
 
 func (c *control) applyCommand() *cobra.Command {
@@ -47,7 +48,7 @@ reservations is refused. Containers' next ADD brings the file that the runtime h
 change that one: /etc/cni/net.d/*.conflist.`,
 		Example: `  flatctl apply /etc/cni/net.d/10-flat.conflist
   jq '.plugins[0].allowSameNetTraffic = false' 10-flat.conflist | flatctl apply -`,
-		Args: cobra.ExactArgs(1),
+		Args: exactly("FILE"),
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
@@ -86,7 +87,7 @@ func (c *control) apply(ctx context.Context, file string, dataDirGiven bool) err
 		return fmt.Errorf("reading network %s: %w", cfg.Name, err)
 	}
 	if _, err := store.Configure(ctx, cfg.Network); err != nil {
-		return fmt.Errorf("configuring network %s: %w", cfg.Name, err)
+		return err
 	}
 	info := applyInfo{Network: cfg.Name, Created: before == nil, Changes: []change{}}
 	if before != nil {
@@ -97,6 +98,8 @@ func (c *control) apply(ctx context.Context, file string, dataDirGiven bool) err
 		if err != nil {
 			return fmt.Errorf("network %s is configured, but not yet in force for living workloads: %w; mend that and apply again", cfg.Name, err)
 		}
+		// Programs get lists, even empty ones.
+		report.Chains, report.Guard = append([]string{}, report.Chains...), append([]string{}, report.Guard...)
 		info.Node = &report
 	}
 	if c.output == "json" {
@@ -137,9 +140,13 @@ func (i applyInfo) String() string {
 	if i.Node == nil {
 		return b.String()
 	}
-	fmt.Fprintf(&b, "\nin force for %s", count(i.Node.Workloads, "living workload"))
-	if len(i.Node.Chains) == 0 && len(i.Node.Guard) == 0 {
-		b.WriteString(": every rule was in place")
+	switch {
+	case i.Node.Workloads == 0:
+		b.WriteString("\nno workload is on it now")
+	case len(i.Node.Chains) == 0 && len(i.Node.Guard) == 0:
+		fmt.Fprintf(&b, "\nin force for %s: every rule was in place", count(i.Node.Workloads, "living workload"))
+	default:
+		fmt.Fprintf(&b, "\nin force for %s", count(i.Node.Workloads, "living workload"))
 	}
 	for _, line := range i.Node.Chains {
 		fmt.Fprintf(&b, "\n  chains: %s", line)
@@ -153,11 +160,11 @@ func (i applyInfo) String() string {
 	return b.String()
 }
 
-func orAbsent(s string) string {
-	if s == "" {
+func orAbsent(value json.RawMessage) string {
+	if value == nil {
 		return "(none)"
 	}
-	return s
+	return string(value)
 }
 
 func count(n int, what string) string {
@@ -179,7 +186,7 @@ func changes(before, after ipam.Network) []change {
 	}
 	var out []change
 	for k := range keys {
-		if a[k] != b[k] {
+		if !bytes.Equal(a[k], b[k]) {
 			out = append(out, change{Key: k, From: a[k], To: b[k]})
 		}
 	}
@@ -189,11 +196,11 @@ func changes(before, after ipam.Network) []change {
 
 // flatten returns a record's keys as the conflist names them, and their values as
 // JSON. Lists stay whole: an element has no name to speak of.
-func flatten(n ipam.Network) map[string]string {
+func flatten(n ipam.Network) map[string]json.RawMessage {
 	var record struct {
 		Pool, Bridge map[string]json.RawMessage
 	}
-	out := map[string]string{}
+	out := map[string]json.RawMessage{}
 	text, err := json.Marshal(n)
 	if err == nil {
 		err = json.Unmarshal(text, &record)
@@ -205,13 +212,13 @@ func flatten(n ipam.Network) map[string]string {
 		if k != "macPrefix" {
 			k = "ipam." + k
 		}
-		out[k] = string(v)
+		out[k] = v
 	}
 	for k, v := range record.Bridge {
 		if k == "name" {
 			k = "bridge"
 		}
-		out[k] = string(v)
+		out[k] = v
 	}
 	return out
 }

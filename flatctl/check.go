@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -43,8 +45,12 @@ func (c *control) check(ctx context.Context, names []string) error {
 			return err
 		}
 		found, err := c.stores().Store(name).Check(ctx)
+		if errors.Is(err, ipam.ErrDamaged) {
+			// As in a check of all: what cannot be read is the defect.
+			found, err = []ipam.Defect{{File: filepath.Join(c.dataDir, name+".db"), Where: "file", What: err.Error()}}, nil
+		}
 		if err != nil {
-			return fmt.Errorf("checking network %s: %w", name, err)
+			return err
 		}
 		defects = append(defects, found...)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ func (c *control) completeNetworks(cmd *cobra.Command, args []string, begun stri
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
+	names = slices.DeleteFunc(names, func(n string) bool { return slices.Contains(args, n) })
 	return beginning(names, begun), cobra.ShellCompDirectiveNoFileComp
 }
 

@@ -72,7 +72,7 @@ func (f failure) Unwrap() error { return f.err }
 type defectsError struct{ count int }
 
 func (e defectsError) Error() string {
-	return fmt.Sprintf("%d defects found", e.count)
+	return count(e.count, "defect") + " found"
 }
 
 // usageError is a mistake on the command line that a command found itself.
@@ -167,6 +167,26 @@ func action(fn func(ctx context.Context, args []string) error) func(*cobra.Comma
 		defer cancel()
 		if err := fn(ctx, args); err != nil {
 			return failure{err}
+		}
+		return nil
+	}
+}
+
+// exactly wants one argument for each name, which errors then call it by.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < len(names) {
+			return usageError{names[len(args)] + " is missing"}
+		}
+		return atMost(names...)(cmd, args)
+	}
+}
+
+// atMost wants no more arguments than names.
+func atMost(names ...string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) > len(names) {
+			return usageError{fmt.Sprintf("%q is one argument too many", args[len(names)])}
 		}
 		return nil
 	}

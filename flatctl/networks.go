@@ -34,7 +34,7 @@ func (c *control) networksCommand() *cobra.Command {
 
 USED addresses are held by workloads, RESERVED ones are administrator's reservations
 that nothing holds now, RETAINED ones were released and are kept for their workload.`,
-		Args:              cobra.NoArgs,
+		Args:              exactly(),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              action(func(ctx context.Context, _ []string) error { return c.networks(ctx) }),
 	}
@@ -91,9 +91,11 @@ func (c *control) networkCommand() *cobra.Command {
 	group := &cobra.Command{
 		Use:   "network",
 		Short: "Remove a network",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usageError{"a command is wanted: flatctl network rm NAME"}
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Sprintf("unknown command %q: flatctl network rm NETWORK is the one there is", args[0])}
+			}
+			return usageError{"a command is wanted: flatctl network rm NETWORK"}
 		},
 	}
 	group.AddCommand(&cobra.Command{
@@ -105,7 +107,7 @@ administrator's reservations and what was retained.
 While workloads are on the network it is refused, and they are listed. The bridge
 stays: it may carry other ports, or the node's own traffic.`,
 		Example:           `  flatctl network rm flat`,
-		Args:              cobra.ExactArgs(1),
+		Args:              exactly("NETWORK"),
 		ValidArgsFunction: c.completeNetworks,
 		RunE:              action(func(ctx context.Context, args []string) error { return c.removeNetwork(ctx, args[0]) }),
 	})
@@ -175,7 +177,7 @@ func (c *control) known(ctx context.Context, name string) error {
 		}
 	}
 	if len(names) == 0 {
-		return fmt.Errorf("%w: %s, and no other in %s", ipam.ErrNoNetwork, name, c.dataDir)
+		return fmt.Errorf("%w: %q, and no other in %s", ipam.ErrNoNetwork, name, c.dataDir)
 	}
-	return fmt.Errorf("%w: %s; %s has %s", ipam.ErrNoNetwork, name, c.dataDir, strings.Join(names, ", "))
+	return fmt.Errorf("%w: %q; %s has %s", ipam.ErrNoNetwork, name, c.dataDir, strings.Join(names, ", "))
 }

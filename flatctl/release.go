@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -24,7 +25,7 @@ without a DEL, or, by its address, the claim that a released workload still has.
 It is refused while the container lives: end that instead.`,
 		Example: `  flatctl release default/db-0
   flatctl release 10.0.0.20`,
-		Args:              cobra.ExactArgs(1),
+		Args:              exactly("WORKLOAD"),
 		ValidArgsFunction: c.completeWorkloads,
 		RunE:              action(func(ctx context.Context, args []string) error { return c.release(ctx, args[0]) }),
 	}
@@ -57,7 +58,7 @@ func (c *control) release(ctx context.Context, arg string) error {
 	}
 	_, err = c.stores().Store(row.Network.Name).ReleaseAdmin(ctx, row.Addr)
 	if err != nil && (row.Holder == nil || !errors.Is(err, ipam.ErrNotFound)) {
-		return fmt.Errorf("releasing %s: %w", describe(row.Reservation), err)
+		return err
 	}
 	return c.released(row.Network.Name, row.Reservation)
 }
@@ -66,7 +67,7 @@ func (c *control) release(ctx context.Context, arg string) error {
 func (c *control) releaseClaim(ctx context.Context, arg string, notFound error) error {
 	addr, err := netip.ParseAddr(arg)
 	if err != nil {
-		return notFound
+		return fmt.Errorf("%w; what a workload has released but may still claim is named by its address", notFound)
 	}
 	networks, err := c.stores().Networks(ctx)
 	for _, n := range networks {
@@ -75,7 +76,7 @@ func (c *control) releaseClaim(ctx context.Context, arg string, notFound error) 
 		}
 		r, err := c.stores().Store(n.Name).ReleaseAdmin(ctx, addr.Unmap())
 		if err != nil {
-			return fmt.Errorf("releasing %s in network %s: %w", addr, n.Name, err)
+			return err
 		}
 		return c.released(n.Name, r)
 	}
@@ -111,12 +112,16 @@ func aliveBecause(ctx context.Context, h ipam.Holder) (string, error) {
 	if h.NetNS == "" || h.NetNSInode == 0 {
 		return "nothing tells its end but another boot", nil
 	}
-	inode, err := link.NetNSInode(h.NetNS)
-	if errors.Is(err, os.ErrNotExist) || err == nil && inode != h.NetNSInode {
+	// By inode alone: a file that lost its mount is a namespace gone as well.
+	info, err := os.Stat(h.NetNS)
+	if errors.Is(err, os.ErrNotExist) {
 		return "", nil
 	}
 	if err != nil {
 		return "", err
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Ino != h.NetNSInode {
+		return "", nil
 	}
 	return "its network namespace " + h.NetNS + " exists", nil
 }

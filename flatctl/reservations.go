@@ -29,7 +29,7 @@ CONTAINER is the attachment that holds the address now: the beginning of its ID 
 its interface. An administrator's reservation that nothing holds has none.`,
 		Example: `  flatctl reservations
   flatctl reservations flat -o json | jq -r '.[] | "\(.addr) \(.workload)"'`,
-		Args:              cobra.MaximumNArgs(1),
+		Args:              atMost("NETWORK"),
 		ValidArgsFunction: c.completeNetworks,
 		RunE:              action(c.reservations),
 	}
@@ -79,7 +79,7 @@ runtime names so (podman), NAMESPACE/KIND:VALUE for another identity, such as
 default/mac:fa:16:3e:00:00:14.`,
 		Example: `  flatctl reserve flat --workload default/db-0
   flatctl reserve flat --workload default/db-0 --ip 10.0.0.20 --mac fa:16:3e:aa:00:14 --hostname db`,
-		Args:              cobra.ExactArgs(1),
+		Args:              exactly("NETWORK"),
 		ValidArgsFunction: c.completeNetworks,
 		RunE: action(func(ctx context.Context, args []string) error {
 			req, err := adminRequest(workload, ip, mac, hostname, ifName)
@@ -127,7 +127,7 @@ func (c *control) reserve(ctx context.Context, network string, req ipam.AdminReq
 	}
 	r, err := c.stores().Store(network).ReserveAdmin(ctx, req)
 	if err != nil {
-		return fmt.Errorf("reserving for workload %s in network %s: %w", req.Workload, network, err)
+		return err
 	}
 	if c.output == "json" {
 		return c.showJSON(reservationInfo{network, r})

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -74,7 +76,7 @@ func (c *control) rulesCommand() *cobra.Command {
 guard holds its port to. Where the kernel can be read each rule has its counter, and a
 chain that differs from the plan is said to.`,
 		Example:           `  flatctl rules default/db-0`,
-		Args:              cobra.ExactArgs(1),
+		Args:              exactly("WORKLOAD"),
 		ValidArgsFunction: c.completeWorkloads,
 		RunE:              action(func(ctx context.Context, args []string) error { return c.rules(ctx, args[0]) }),
 	}
@@ -157,7 +159,7 @@ func (i rulesInfo) String() string {
 		if r.Packets != nil {
 			fmt.Fprintf(&b, " [%d packets, %d bytes]", *r.Packets, *r.Bytes)
 		}
-		fmt.Fprintf(&b, "\n  %s\n", r.Rule)
+		fmt.Fprintf(&b, "\n  %s\n", strings.TrimPrefix(r.Rule, "-A "+i.Chain+" "))
 	}
 	fmt.Fprintf(&b, "\nWhat its port may send and get: guard, port %s\n\n", i.Guard.Port)
 	addrs := strings.Join(i.Guard.Addrs, ", ")
@@ -170,6 +172,11 @@ func (i rulesInfo) String() string {
 	b.WriteString("  never serves DHCP, never sends bridge protocol frames, nothing but IPv4 and ARP\n")
 	if i.Guard.Closed {
 		b.WriteString("  gets no broadcast or multicast but ARP and a gateway's DHCP: allowSameNetTraffic is off\n")
+	}
+	for _, reason := range slices.Sorted(maps.Keys(i.Guard.Dropped)) {
+		if n := i.Guard.Dropped[reason]; n > 0 {
+			fmt.Fprintf(&b, "  dropped so far, all ports of the node: %s %d\n", reason, n)
+		}
 	}
 	return strings.TrimRight(b.String(), "\n")
 }

@@ -54,7 +54,7 @@ func (c *control) workload(ctx context.Context, arg string) (found, error) {
 		return hits[0], nil
 	case 0:
 		// A store that cannot be read may be the one that has it.
-		return found{}, errors.Join(fmt.Errorf("%w: nothing matches %q; `flatctl reservations` lists what there is", ipam.ErrNotFound, arg), err)
+		return found{}, errors.Join(fmt.Errorf("%w: nothing matches %q (`flatctl reservations` lists what there is)", ipam.ErrNotFound, arg), err)
 	}
 	var b strings.Builder
 	for _, h := range hits {

@@ -60,7 +60,7 @@ func (p *plugin) add(args *skel.CmdArgs) (err error) {
 
 	ctx, cancel := context.WithTimeout(context.Background(), verbDeadline)
 	defer cancel()
-	doing := fmt.Sprintf("reserving an address of network %s for container %s, interface %s", cfg.Name, args.ContainerID, args.IfName)
+	doing := fmt.Sprintf("adding container %s, interface %s", args.ContainerID, args.IfName)
 	attachment := p.run.Attachment(args.ContainerID, args.IfName)
 	lock, err := attachment.Lock(ctx)
 	if err != nil {
@@ -127,7 +127,7 @@ func (p *plugin) del(args *skel.CmdArgs) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), verbDeadline)
 	defer cancel()
-	doing := fmt.Sprintf("releasing the address of container %s, interface %s, in network %s", args.ContainerID, args.IfName, cfg.Name)
+	doing := fmt.Sprintf("deleting container %s, interface %s", args.ContainerID, args.IfName)
 	attachment := p.run.Attachment(args.ContainerID, args.IfName)
 	mark, err := attachment.Mark()
 	if err != nil {
