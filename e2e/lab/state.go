@@ -152,10 +152,11 @@ func (h *Host) settle(ctx context.Context) error {
 }
 
 func (h *Host) read(ctx context.Context, src source) (string, error) {
-	if _, err := exec.LookPath(src.argv[0]); err != nil {
+	out, _, err := h.Run(ctx, src.argv...)
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == 127 { // nsenter's and sh's word for it
 		return "(" + src.argv[0] + " is not installed)\n", nil
 	}
-	out, _, err := h.Run(ctx, src.argv...)
 	if err != nil {
 		return "", err
 	}
