@@ -17,8 +17,9 @@ import (
 const (
 	// maxDatagram bounds what is read of one message, in bytes; longer is refused.
 	maxDatagram = 4096
-	// lateQueue is how many messages may wait for a look at the store. It bounds the
-	// memory a flood of unknown clients can take (lateQueue * maxDatagram).
+	// lateQueue is how many messages of known clients, and as many of unknown ones, may
+	// wait for a look at the store. It bounds the memory a flood can take, to
+	// 2 * lateQueue * maxDatagram.
 	lateQueue = 1024
 )
 
@@ -26,6 +27,8 @@ const (
 type Source interface {
 	// Copy never waits and is never nil for a network that is served.
 	Copy() *snapshot.Copy
+	// Stale reports whether the store is known to have changed since.
+	Stale() bool
 	// Fresh returns a copy with everything committed before the call.
 	Fresh(ctx context.Context) *snapshot.Copy
 }
@@ -43,10 +46,11 @@ type Counters struct {
 
 // Server serves one network on one bridge.
 //
-// The receiving goroutine never waits for anything but the network: a message whose
-// client is not in the copy, or would be refused by it, goes to a second goroutine
-// that first makes sure the copy is current. So neither a flood of strangers nor a
-// busy store keeps known clients waiting.
+// The receiving goroutine never waits for anything but the network. A message whose
+// client is not in the copy, that would be refused by it, or that would be granted by
+// a copy known to be old, goes to a second goroutine that first makes sure the copy
+// is current. So neither a flood of strangers nor a busy store keeps known clients
+// waiting, and no address is confirmed that is the client's no more.
 type Server struct {
 	source    Source
 	transport Transport
@@ -54,7 +58,8 @@ type Server struct {
 	binding   atomic.Pointer[Binding]
 	Counters  Counters
 
-	late   chan *lateQuery
+	known, unknown chan *lateQuery
+
 	free   sync.Pool
 	quiet  limiter // lines about silence: anybody can cause them
 	broken limiter // lines about errors
@@ -70,7 +75,7 @@ type lateQuery struct {
 func New(source Source, transport Transport, b Binding, log *slog.Logger) *Server {
 	s := &Server{
 		source: source, transport: transport, log: log,
-		late:   make(chan *lateQuery, lateQueue),
+		known: make(chan *lateQuery, lateQueue), unknown: make(chan *lateQuery, lateQueue),
 		quiet:  limiter{interval: time.Second / 5, burst: 20, now: time.Now},
 		broken: limiter{interval: time.Second, burst: 5, now: time.Now},
 	}
@@ -112,25 +117,29 @@ func (s *Server) Run(ctx context.Context) {
 			}
 			continue
 		}
-		if lost := d.Drops - drops; lost > 0 {
+		if lost := d.Drops - drops; int32(lost) > 0 { // a counter that wraps
 			drops = d.Drops
 			s.Counters.Overflow.Add(uint64(lost))
 			s.complain(fmt.Sprintf("the receive buffer on %s overflowed: %d messages lost", s.binding.Load().Bridge, lost))
 		}
 		s.Counters.Received.Add(1)
-		if !p.handle(buf, d, s.source.Copy(), false) {
-			s.postpone(buf, d)
+		switch p.handle(buf, d, s.source.Copy(), false) {
+		case forKnown:
+			s.postpone(s.known, buf, d)
+		case forUnknown:
+			s.postpone(s.unknown, buf, d)
 		}
 	}
 }
 
-// postpone hands a message to the second goroutine.
-func (s *Server) postpone(buf []byte, d Datagram) {
+// postpone hands a message to the second goroutine. Known clients have a queue of
+// their own, which strangers cannot fill.
+func (s *Server) postpone(queue chan<- *lateQuery, buf []byte, d Datagram) {
 	l := s.free.Get().(*lateQuery)
 	copy(l.buf[:], buf[:d.Len])
 	l.d = d
 	select {
-	case s.late <- l:
+	case queue <- l:
 	default:
 		s.free.Put(l)
 		s.Counters.LateDrops.Add(1)
@@ -146,17 +155,12 @@ func (s *Server) serveLate(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case l := <-s.late:
+		case l := <-s.known:
+			batch = append(batch[:0], l)
+		case l := <-s.unknown:
 			batch = append(batch[:0], l)
 		}
-		for more := true; more && len(batch) < cap(batch); {
-			select {
-			case l := <-s.late:
-				batch = append(batch, l)
-			default:
-				more = false
-			}
-		}
+		batch = drain(drain(batch, s.known), s.unknown)
 		c := s.source.Fresh(ctx)
 		for _, l := range batch {
 			p.handle(l.buf[:], l.d, c, true)
@@ -164,6 +168,28 @@ func (s *Server) serveLate(ctx context.Context) {
 		}
 	}
 }
+
+// drain appends what waits in queue, as far as there is room.
+func drain(batch []*lateQuery, queue <-chan *lateQuery) []*lateQuery {
+	for len(batch) < cap(batch) {
+		select {
+		case l := <-queue:
+			batch = append(batch, l)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// outcome says what handle did with a message.
+type outcome uint8
+
+const (
+	handled    outcome = iota
+	forKnown           // nothing: only a current copy can tell, about a known client
+	forUnknown         // nothing: the client may have become known
+)
 
 // path is one goroutine's working memory from message to reply.
 type path struct {
@@ -182,33 +208,39 @@ func (s *Server) newPath() *path {
 	return &path{Server: s, frame: make([]byte, 0, frameLen+maxReply)}
 }
 
-// handle answers one message from copy c. It returns false, having done nothing, if
-// only a current copy can tell and c is not known to be one.
-func (p *path) handle(buf []byte, d Datagram, c *snapshot.Copy, current bool) bool {
+// handle answers one message from copy c. Unless c is current, it leaves those alone
+// for which that matters.
+func (p *path) handle(buf []byte, d Datagram, c *snapshot.Copy, current bool) outcome {
 	q := &p.query
 	if d.Cut {
 		p.refuse(fmt.Errorf("longer than %d bytes", maxDatagram))
-		return true
+		return handled
 	}
 	if err := q.Parse(buf[:d.Len]); err != nil {
 		p.refuse(err)
-		return true
+		return handled
 	}
 	q.To = d.To
 	if !p.prepare(c) {
-		return true
+		return handled
 	}
 	row := c.ByMAC(q.MAC())
 	r, v := Respond(q, p.scope, row)
-	if !current && (v == Unknown || v == Answer && r.Type == Nak) {
-		return false
+	if !current {
+		switch {
+		case v == Unknown:
+			return forUnknown
+		case v == Answer && (r.Type == Nak || r.Type == Ack && p.source.Stale()):
+			// An OFFER may be old: the client's REQUEST will meet a newer copy.
+			return forKnown
+		}
 	}
 	if v != Answer {
 		p.silent(v, row)
-		return true
+		return handled
 	}
 	p.answer(&r)
-	return true
+	return handled
 }
 
 // prepare makes the scope for copy c if the last one was made for another.

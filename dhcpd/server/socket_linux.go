@@ -27,8 +27,8 @@ type socket struct {
 	oob  []byte // Receive's, one goroutine
 	last uint32 // drops reported so far
 
+	mu     sync.Mutex // guards what follows
 	link   unix.SockaddrLinklayer
-	mu     sync.RWMutex // guards closed and, while held for reading, fd
 	fd     int
 	closed bool
 }
@@ -123,14 +123,14 @@ func (s *socket) Receive(b []byte) (Datagram, error) {
 
 // Send implements Transport.
 func (s *socket) Send(frame []byte) error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.closed {
 		return net.ErrClosed
 	}
-	to := s.link // Sendto writes to it, and several goroutines send
-	copy(to.Addr[:], frame[:6])
-	return os.NewSyscallError("sending a frame", unix.Sendto(s.fd, frame, 0, &to))
+	// One address for all: a new one for each frame would be garbage.
+	copy(s.link.Addr[:], frame[:6])
+	return os.NewSyscallError("sending a frame", unix.Sendto(s.fd, frame, 0, &s.link))
 }
 
 // Close implements Transport; it ends a Receive that waits.

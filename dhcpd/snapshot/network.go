@@ -30,6 +30,7 @@ type Network struct {
 	// and then finds the copy already new, so waiting packets share one reload.
 	turn  chan struct{}
 	dirty chan struct{} // one token: the file changed
+	stale atomic.Bool   // the file changed and nobody has looked since
 
 	failing string // the last error logged; guarded by turn
 }
@@ -53,6 +54,9 @@ func (n *Network) Dir() string { return n.dir }
 // Copy returns the copy as it is, nil if the store could not be read so far.
 func (n *Network) Copy() *Copy { return n.current.Load() }
 
+// Stale reports whether the file is known to have changed since the copy was made.
+func (n *Network) Stale() bool { return n.stale.Load() }
+
 // Fresh returns a copy that holds everything committed before the call. If the store
 // cannot be read (locked, damaged, ctx done) the old copy goes on serving; the error
 // is logged once.
@@ -65,6 +69,10 @@ func (n *Network) Fresh(ctx context.Context) *Copy {
 	case <-ctx.Done():
 		return n.current.Load()
 	}
+	// Before the look, not after: a change during it must count as new. A store that
+	// cannot be read counts as unchanged until the next notification, since to ask
+	// again for every packet would help nobody.
+	n.stale.Store(false)
 	old := n.current.Load()
 	c, err := n.load(ctx, old)
 	if err != nil {
@@ -117,6 +125,7 @@ func (n *Network) failed(ctx context.Context, err error) {
 
 // touch notes that the file changed.
 func (n *Network) touch() {
+	n.stale.Store(true)
 	select {
 	case n.dirty <- struct{}{}:
 	default:
