@@ -46,6 +46,8 @@ mount --rbind opt /opt
 mount --rbind var-lib /var/lib
 mount --rbind run /run
 cd /
+# As the first `ip netns add` would do it: a later one then changes nothing but its own.
+mount --bind --make-shared /run/netns /run/netns
 # The /sys of a network namespace is the one it was mounted in. Some kernels refuse this
 # in a user namespace; the programs under test read links by netlink anyway.
 mount -t sysfs sysfs /sys 2>/dev/null || :

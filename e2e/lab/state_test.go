@@ -142,7 +142,7 @@ func TestStateShowsWhatChanged(t *testing.T) {
 		{"sysctl", "sysctl -q net.ipv4.ip_forward=1", "sysctl -q net.ipv4.ip_forward=0", "+ net.ipv4.ip_forward = 1"},
 		{"files", "mkdir /run/flatdhcp && touch /run/flatdhcp/node.lock", "rm -r /run/flatdhcp", "+ -rw-r--r-- run/flatdhcp/node.lock"},
 		{"files", "mkdir -p /var/lib/cni/results && echo x >/var/lib/cni/results/x", "rm -r /var/lib/cni", "  var/lib/cni/results/x"},
-		{"mounts", "ip netns add left && ip netns del left && mount -t tmpfs none /run/netns", "umount /run/netns", "+ /run/netns tmpfs /"},
+		{"mounts", "ip netns add left", "ip netns del left", "+ /run/netns/left nsfs net:["},
 		{"processes", "sleep 599 >/dev/null 2>&1 &", "pkill -x -f 'sleep 599'", "+ sleep 599"},
 	}
 	for _, tt := range tests {
