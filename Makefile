@@ -66,6 +66,7 @@ unit: bin/tools/cni/.built
 
 e2e: bin/tools/cni/.built build e2e-bin
 	@echo "== end to end: the programs through cnitool, with real DHCP clients"
+	@! grep -l FLATDHCP_FAULT $(PROGRAMS:%=bin/%) || { echo "a fault point is in a program that is installed"; exit 1; }
 	@FLATDHCP_REQUIRE_ROOT=1 FLATDHCP_BIN=$(CURDIR)/bin/e2e FLATDHCP_CNI_BIN=$(CURDIR)/bin/tools/cni \
 		$(GO) test -tags faults -count=1 -timeout 15m ./e2e
 
