@@ -20,7 +20,7 @@ import (
 
 // requireRoot skips a test that needs namespaces; FLATDHCP_REQUIRE_ROOT (CI) makes
 // that a failure.
-func requireRoot(t *testing.T) {
+func requireRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() == 0 {
 		return
@@ -35,7 +35,7 @@ func requireRoot(t *testing.T) {
 // that run do is in it, so nothing of the machine's can be touched.
 type netns struct{ fd int }
 
-func newNetNS(t *testing.T) netns {
+func newNetNS(t testing.TB) netns {
 	t.Helper()
 	requireRoot(t)
 	made := make(chan error)
@@ -94,7 +94,7 @@ func onBothBackends(t *testing.T, f func(t *testing.T, k kernel)) {
 	}
 }
 
-func newKernel(t *testing.T, backend string) kernel {
+func newKernel(t testing.TB, backend string) kernel {
 	t.Helper()
 	dir := t.TempDir()
 	return kernel{t, newNetNS(t), backend, filepath.Join(dir, "filter.lock"), filepath.Join(dir, "xtables.lock")}

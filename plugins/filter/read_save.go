@@ -31,7 +31,13 @@ func parseSave(out []byte) (*seen, error) {
 			if !s.has(name) {
 				return nil, fmt.Errorf("reading iptables-save: rule for undeclared chain %s", name)
 			}
-			s.chains[name] = append(s.chains[name], parseSpec(spec))
+			r := seenRule{}
+			// Of a workload's chain only the first rule and their number are asked for;
+			// with the legacy back end every change reads the whole table.
+			if !strings.HasPrefix(name, workloadPrefix) || len(s.chains[name]) == 0 {
+				r = parseSpec(spec)
+			}
+			s.chains[name] = append(s.chains[name], r)
 		default:
 			return nil, fmt.Errorf("reading iptables-save: unknown line %q", line)
 		}

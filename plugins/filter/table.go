@@ -48,13 +48,15 @@ type Table struct {
 	programs programs
 	lockPath string
 	exec     Exec
-	runs     atomic.Int64
+	// readKernel reads chains (nil = all) of the nft back end without a program.
+	readKernel func(ctx context.Context, chains []string) (*seen, error)
+	runs       atomic.Int64
 }
 
 // New finds iptables and its back end; it runs a program only if the file's name
 // does not tell the back end. The error wraps ErrNoProgram if there is none.
 func New(o Options) (*Table, error) {
-	t := &Table{lockPath: o.LockPath, exec: o.Exec}
+	t := &Table{lockPath: o.LockPath, exec: o.Exec, readKernel: readNFT}
 	if t.exec == nil {
 		t.exec = runProgram
 	}
@@ -260,8 +262,11 @@ func (t *Table) change(ctx context.Context, names []string, plan func(*seen) (*b
 		if err == nil {
 			return b, nil
 		}
-		if refused != nil || ctx.Err() != nil {
+		if refused != nil && refused.Error() != err.Error() {
 			return nil, errors.Join(refused, err)
+		}
+		if refused != nil || ctx.Err() != nil {
+			return nil, err
 		}
 		refused, level = err, max(level, whole)
 	}
@@ -274,7 +279,7 @@ func (t *Table) read(ctx context.Context, level depth, names []string) (*seen, e
 		if level == whole {
 			names = nil
 		}
-		s, err := readNFT(ctx, names)
+		s, err := t.readKernel(ctx, names)
 		if err == nil {
 			return s, nil
 		}

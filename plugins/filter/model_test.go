@@ -1,0 +1,352 @@
+package filter
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
+)
+
+// fakeKernel is table filter with the kernel's manners: a transaction that jumps to
+// nowhere, deletes what is not there or removes what is in use fails as a whole.
+type fakeKernel map[string][]string
+
+func newFakeKernel() fakeKernel { return fakeKernel{"INPUT": nil, "FORWARD": nil, "OUTPUT": nil} }
+
+func (f fakeKernel) clone() fakeKernel {
+	c := maps.Clone(f)
+	for name, rules := range c {
+		c[name] = slices.Clone(rules)
+	}
+	return c
+}
+
+func (f fakeKernel) save() string {
+	var b strings.Builder
+	b.WriteString("*filter\n")
+	for _, name := range sortedKeys(f) {
+		b.WriteString(":" + name + " - [0:0]\n")
+	}
+	for _, name := range sortedKeys(f) {
+		for _, spec := range f[name] {
+			b.WriteString("-A " + name + " " + spec + "\n")
+		}
+	}
+	return b.String() + "COMMIT\n"
+}
+
+// restore is iptables-restore --noflush.
+func (f fakeKernel) restore(input string) error {
+	next := f.clone()
+	for line := range strings.Lines(input) {
+		if err := next.do(strings.TrimSpace(line)); err != nil {
+			return fmt.Errorf("%s: %w", strings.TrimSpace(line), err)
+		}
+	}
+	for name, rules := range next {
+		for _, spec := range rules {
+			if to := target(spec); next[to] == nil && !next.has(to) && strings.HasPrefix(to, ourPrefix) {
+				return fmt.Errorf("%s jumps to %s, which does not exist", name, to)
+			}
+		}
+	}
+	clear(f)
+	maps.Copy(f, next)
+	return nil
+}
+
+func (f fakeKernel) has(chain string) bool {
+	_, ok := f[chain]
+	return ok
+}
+
+func target(spec string) string {
+	words, _ := splitWords(spec)
+	i := slices.Index(words, "-j")
+	return words[i+1]
+}
+
+func (f fakeKernel) do(line string) error {
+	words := strings.SplitN(line, " ", 3)
+	if line == "*filter" || line == "COMMIT" {
+		return nil
+	}
+	if name, ok := strings.CutPrefix(words[0], ":"); ok {
+		f[name] = nil
+		return nil
+	}
+	chain := words[1]
+	if !f.has(chain) {
+		return fmt.Errorf("no chain %s", chain)
+	}
+	switch words[0] {
+	case "-A":
+		f[chain] = append(f[chain], words[2])
+	case "-I":
+		number, spec, _ := strings.Cut(words[2], " ")
+		at, err := strconv.Atoi(number)
+		if err != nil || at < 1 || at > len(f[chain])+1 {
+			return fmt.Errorf("no place %s", number)
+		}
+		f[chain] = slices.Insert(f[chain], at-1, spec)
+	case "-D":
+		i := slices.Index(f[chain], words[2])
+		if i < 0 {
+			return fmt.Errorf("no such rule")
+		}
+		f[chain] = slices.Delete(f[chain], i, i+1)
+	case "-X":
+		if len(f[chain]) > 0 {
+			return fmt.Errorf("not empty")
+		}
+		for name, rules := range f {
+			if slices.ContainsFunc(rules, func(spec string) bool { return target(spec) == chain }) {
+				return fmt.Errorf("%s jumps to it", name)
+			}
+		}
+		delete(f, chain)
+	default:
+		return fmt.Errorf("unknown line")
+	}
+	return nil
+}
+
+// table returns a Table over f. With the nft back end it reads as the netlink
+// reader does: only what is asked for, and no text.
+func (f fakeKernel) table(t *testing.T, backend string) *Table {
+	t.Helper()
+	table, err := New(Options{
+		Iptables: []string{fakePrograms(t, "xtables-"+backend+"-multi")},
+		Exec: func(_ context.Context, path string, _ []string, stdin []byte) ([]byte, error) {
+			if strings.HasSuffix(path, "-save") {
+				return []byte(f.save()), nil
+			}
+			if err := f.restore(string(stdin)); err != nil {
+				return nil, &ProgramError{Path: path, Stderr: err.Error(), Err: err}
+			}
+			return nil, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	table.readKernel = func(_ context.Context, chains []string) (*seen, error) {
+		s, err := parseSave([]byte(f.save()))
+		if err != nil {
+			return nil, err
+		}
+		s.depth = whole
+		for name, rules := range s.chains {
+			for i := range rules {
+				rules[i].spec = ""
+			}
+			if chains != nil && !slices.Contains(chains, name) {
+				delete(s.chains, name)
+			}
+		}
+		if chains != nil {
+			s.depth = some
+		}
+		return s, nil
+	}
+	return table
+}
+
+// model is what should be in: networks, and for each who holds which address.
+type model struct {
+	networks []ipam.Network
+	held     map[string]map[netip.Addr]ipam.Reservation
+	gone     []ipam.Reservation // DELs yet to come, for addresses that have an heir
+	foreign  []string           // FORWARD's other rules
+}
+
+func (m *model) plan() (held []Held) {
+	for _, n := range m.networks {
+		held = append(held, Held{n, m.rows(n)})
+	}
+	return held
+}
+
+func (m *model) rows(n ipam.Network) []ipam.Reservation {
+	return ruled(slices.Collect(maps.Values(m.held[n.Name])))
+}
+
+// TestRandomVerbsAndRandomDamage compares, after each verb, the whole of what is
+// ours with the plan; after damage by others, first that the verb put its own in,
+// and that reconciling mends the rest.
+func TestRandomVerbsAndRandomDamage(t *testing.T) {
+	for _, backend := range []string{BackendNFT, BackendLegacy} {
+		t.Run(backend, func(t *testing.T) {
+			for seed := range uint64(12) {
+				randomRun(t, backend, seed)
+				if t.Failed() {
+					t.Fatalf("seed %d", seed)
+				}
+			}
+		})
+	}
+}
+
+func randomRun(t *testing.T, backend string, seed uint64) {
+	random := rand.New(rand.NewPCG(seed, 7))
+	f := newFakeKernel()
+	table := f.table(t, backend)
+	ctx := context.Background()
+	m := &model{networks: []ipam.Network{
+		network("a", "10.0.0.0/22", "br1"), network("b", "172.16.0.0/12", "br2", closed), network("c", "192.0.2.0/30", "br3"),
+	}, held: map[string]map[netip.Addr]ipam.Reservation{"a": {}, "b": {}, "c": {}}}
+	nets := func(context.Context) ([]ipam.Network, error) { return m.networks, nil }
+	applyAll := func() {
+		for _, n := range m.networks {
+			if _, err := table.Apply(ctx, nets, n.Name, aliveRows(m.rows(n)...)); err != nil {
+				t.Fatalf("apply: %v\n%s", err, f.save())
+			}
+		}
+	}
+	check := func(what string) {
+		own, rest := ours(strings.ReplaceAll(strings.ReplaceAll(f.save(), "*filter\n", ""), "COMMIT\n", ""))
+		if diff := cmp.Diff(planned(m.plan()...), own); diff != "" {
+			t.Fatalf("after %s (-plan +kernel):\n%s", what, diff)
+		}
+		for _, rule := range m.foreign {
+			if !strings.Contains(rest, rule) {
+				t.Fatalf("after %s: %q is gone", what, rule)
+			}
+		}
+	}
+	container := 0
+	for step := range 60 {
+		n := m.networks[random.IntN(len(m.networks))]
+		addr := n.Pool.Subnet.Addr().Next().Next()
+		for range random.IntN(min(40, 1<<(32-n.Pool.Subnet.Bits())-2)) {
+			addr = addr.Next()
+		}
+		damaged := random.IntN(4) == 0
+		if damaged {
+			m.damage(f, random)
+		}
+		r := row(addr.String())
+		what := fmt.Sprintf("step %d, %s", step, addr)
+		old, taken := m.held[n.Name][addr]
+		switch verb := random.IntN(10); {
+		case verb < 5: // ADD, sometimes by an heir while the old one's DEL is yet to come
+			if taken {
+				m.gone = append(m.gone, old)
+			}
+			container++
+			r.Holder = &ipam.Holder{ContainerID: fmt.Sprint("c", container), IfName: "eth0"}
+			if err := table.Attach(ctx, nets, n, r); err != nil {
+				t.Fatalf("%s: %v\n%s", what, err, f.save())
+			}
+			m.held[n.Name][addr] = r
+			assertOwn(t, f, n, r)
+		case verb < 8 && taken:
+			if err := table.Detach(ctx, n, old); err != nil {
+				t.Fatalf("%s: %v\n%s", what, err, f.save())
+			}
+			delete(m.held[n.Name], addr)
+			if f.has(dispatchTo(n, old).Chain) {
+				t.Fatalf("%s: the chain is still there:\n%s", what, f.save())
+			}
+		case verb == 8:
+			n.Bridge = &ipam.Bridge{Name: n.Bridge.Name, AllowSameNetTraffic: !n.Bridge.AllowSameNetTraffic, Fallback: ipam.FallbackReject, IsGateway: true}
+			m.networks[slices.IndexFunc(m.networks, func(o ipam.Network) bool { return o.Name == n.Name })] = n
+			applyAll()
+		default:
+			damaged = damaged || len(m.gone) > 0
+		}
+		// Late DELs: whatever else happened, they take their own only.
+		for _, r := range m.gone {
+			for _, n := range m.networks {
+				if n.Pool.Subnet.Contains(r.Addr) {
+					if err := table.Detach(ctx, n, r); err != nil {
+						t.Fatalf("%s: late: %v\n%s", what, err, f.save())
+					}
+				}
+			}
+		}
+		m.gone = nil
+		if damaged || step == 0 {
+			applyAll()
+		}
+		check(what)
+	}
+	for _, n := range m.networks {
+		if err := table.Remove(ctx, nets, n); err != nil {
+			t.Fatal(err)
+		}
+		m.networks = slices.DeleteFunc(slices.Clone(m.networks), func(o ipam.Network) bool { return o.Name == n.Name })
+	}
+	if own, _ := ours(strings.NewReplacer("*filter\n", "", "COMMIT\n", "").Replace(f.save())); own != "" {
+		t.Fatalf("left:\n%s", own)
+	}
+}
+
+// assertOwn fails unless dispatch leads to r's chain and nothing judges earlier.
+func assertOwn(t *testing.T, f fakeKernel, n ipam.Network, r ipam.Reservation) {
+	t.Helper()
+	s, err := parseSave([]byte(f.save()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := WorkloadChain(n, r)
+	for _, from := range []string{"FORWARD", "OUTPUT"} {
+		at, steps := from, 0
+		for at != want.Name {
+			steps++
+			i := slices.IndexFunc(s.chains[at], func(rule seenRule) bool {
+				return !rule.plain || !rule.dst.IsValid() || rule.dst.Contains(r.Addr)
+			})
+			if i < 0 || !s.chains[at][i].plain && s.chains[at][i].comment == "" || s.chains[at][i].jump == "" || steps > 10 {
+				t.Fatalf("%s does not lead to %s, but to %s:\n%s", from, want.Name, at, f.save())
+			}
+			at = s.chains[at][i].jump
+		}
+	}
+	if diff := cmp.Diff(want.specs(), f[want.Name]); diff != "" {
+		t.Fatalf("chain %s:\n%s", want.Name, diff)
+	}
+}
+
+// damage is what administrators and other programs do to a table.
+func (m *model) damage(f fakeKernel, random *rand.Rand) {
+	chains := slices.DeleteFunc(sortedKeys(f), func(c string) bool { return c == chainProviderUser })
+	chain := chains[random.IntN(len(chains))]
+	switch random.IntN(6) {
+	case 0: // iptables -F; iptables -X
+		clear(f)
+		maps.Copy(f, newFakeKernel())
+		m.foreign = nil
+	case 1: // iptables -F
+		for name := range f {
+			f[name] = nil
+		}
+		m.foreign = nil
+	case 2:
+		if strings.HasPrefix(chain, ourPrefix) {
+			f[chain] = nil
+		}
+	case 3:
+		if len(f[chain]) > 0 && strings.HasPrefix(chain, ourPrefix) {
+			i := random.IntN(len(f[chain]))
+			f[chain] = slices.Delete(f[chain], i, i+1)
+		}
+	case 4: // somebody else's jump in front of ours
+		rule := fmt.Sprintf("-s 198.51.100.%d/32 -j RETURN", random.IntN(250))
+		f["FORWARD"] = slices.Insert(f["FORWARD"], 0, rule)
+		m.foreign = append(m.foreign, rule)
+	case 5: // a rule in a chain of ours
+		if strings.HasPrefix(chain, ourPrefix) {
+			f[chain] = slices.Insert(f[chain], random.IntN(len(f[chain])+1), "-s 203.0.113.1/32 -j ACCEPT")
+		}
+	}
+}
