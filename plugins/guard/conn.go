@@ -3,6 +3,7 @@ package guard
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -28,7 +29,7 @@ const (
 // writing: read again.
 var errChanged = errors.New("the ruleset changed meanwhile")
 
-// ErrUnsupported: the kernel cannot do what the guard needs.
+// ErrUnsupported says that the kernel cannot do what the guard needs.
 var ErrUnsupported = errors.New("this kernel has no complete nf_tables for bridges: " +
 	"load the module nf_tables, or use a kernel with CONFIG_NF_TABLES and CONFIG_NF_TABLES_BRIDGE")
 
@@ -81,6 +82,35 @@ func (c *conn) get(typ uint16, flags netlink.HeaderFlags, fill func(*netlink.Att
 		return nil, fmt.Errorf("reading nf_tables (message %#x): %w", typ, err)
 	}
 	return replies, nil
+}
+
+// decode calls f with each attribute of an answer.
+func decode(data []byte, f func(ad *netlink.AttributeDecoder)) error {
+	ad, err := netlink.NewAttributeDecoder(data)
+	if err != nil {
+		return fmt.Errorf("decoding nf_tables' answer: %w", err)
+	}
+	ad.ByteOrder = binary.BigEndian
+	for ad.Next() {
+		f(ad)
+	}
+	if err := ad.Err(); err != nil {
+		return fmt.Errorf("decoding nf_tables' answer: %w", err)
+	}
+	return nil
+}
+
+// body is an answer without its nfgenmsg header.
+func body(m netlink.Message) []byte { return m.Data[min(4, len(m.Data)):] }
+
+// nested calls f with each attribute inside ad.
+func nested(ad *netlink.AttributeDecoder, f func(*netlink.AttributeDecoder)) {
+	ad.Nested(func(inner *netlink.AttributeDecoder) error {
+		for inner.Next() {
+			f(inner)
+		}
+		return nil // the caller's decoder reports the inner one's error
+	})
 }
 
 // commit sends the batch as one transaction, which takes place only if the ruleset

@@ -117,13 +117,13 @@ type element struct {
 }
 
 // element returns the member whose fields have these bytes.
-func (n setName) element(fields ...[]byte) element {
+func (s setName) element(fields ...[]byte) element {
 	var key []byte
 	for _, f := range fields {
 		key = append(key, f...)
 		key = append(key, make([]byte, int(padded(uint32(len(f))))-len(f))...)
 	}
-	return element{set: n, key: string(key)}
+	return element{set: s, key: string(key)}
 }
 
 func nameBytes(name string) []byte {

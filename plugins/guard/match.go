@@ -207,7 +207,11 @@ func (s setName) lookup(invert bool, fields []field) match {
 		names = append(names, f.text)
 	}
 	m.exprs = append(m.exprs, &expr.Lookup{SourceRegister: reg1, SetName: string(s), Invert: invert})
-	m.text = strings.Join(names, " . ") + map[bool]string{false: " @", true: " != @"}[invert] + string(s)
+	op := expr.CmpOpEq
+	if invert {
+		op = expr.CmpOpNeq
+	}
+	m.text = strings.Join(names, " . ") + opText(op) + " @" + string(s)
 	return m
 }
 

@@ -2,8 +2,7 @@ package guard
 
 import (
 	"bytes"
-	"encoding/binary"
-	"fmt"
+	"errors"
 	"slices"
 
 	"github.com/google/nftables/userdata"
@@ -15,35 +14,6 @@ import (
 type baseState struct {
 	table  bool
 	defect string // in what it is not this version's whole base; empty if it is
-}
-
-// decode calls f with each attribute of an answer.
-func decode(data []byte, f func(ad *netlink.AttributeDecoder)) error {
-	ad, err := netlink.NewAttributeDecoder(data)
-	if err != nil {
-		return fmt.Errorf("decoding nf_tables' answer: %w", err)
-	}
-	ad.ByteOrder = binary.BigEndian
-	for ad.Next() {
-		f(ad)
-	}
-	if err := ad.Err(); err != nil {
-		return fmt.Errorf("decoding nf_tables' answer: %w", err)
-	}
-	return nil
-}
-
-// body is an answer without its nfgenmsg header.
-func body(m netlink.Message) []byte { return m.Data[min(4, len(m.Data)):] }
-
-// nested calls f with each attribute inside ad.
-func nested(ad *netlink.AttributeDecoder, f func(*netlink.AttributeDecoder)) {
-	ad.Nested(func(inner *netlink.AttributeDecoder) error {
-		for inner.Next() {
-			f(inner)
-		}
-		return nil // the caller's decoder reports the inner one's error
-	})
 }
 
 // generation is the number of the ruleset of this network namespace: any change of
@@ -65,7 +35,7 @@ func (c *conn) generation() (uint32, error) {
 		}
 	}
 	if id == 0 {
-		return 0, fmt.Errorf("reading the generation of nf_tables: the kernel names none")
+		return 0, errors.New("reading the generation of nf_tables: the kernel names none")
 	}
 	return id, nil
 }
