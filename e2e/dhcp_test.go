@@ -23,6 +23,9 @@ func (n *node) daemon() *lab.Process {
 		n.t.Fatal(err)
 	}
 	n.t.Cleanup(func() {
+		if n.t.Failed() {
+			n.t.Logf("flat-dhcpd:\n%s", strings.Join(p.Lines(), "\n"))
+		}
 		if p.Running() {
 			if err := p.Stop(); err != nil {
 				n.t.Errorf("stopping flat-dhcpd: %v", err)

@@ -56,6 +56,8 @@ func (n *Node) Add(ctx context.Context, network ipam.Network, req ipam.Request) 
 		store:   n.Data.Store(network.Name),
 		req:     req,
 		port:    link.PortName(req.Holder.ContainerID, req.Holder.IfName),
+
+		interrupted: lock.Interrupted,
 	}
 	err = run(ctx, "ADD", v.steps(), func() error {
 		if attachment.Cancelled() {
@@ -75,6 +77,8 @@ type adding struct {
 	port    string
 	grant   ipam.Grant
 	made    Attached
+
+	interrupted bool // the attachment's last verb was killed
 }
 
 func (v *adding) steps() []step {
@@ -92,10 +96,10 @@ func (v *adding) steps() []step {
 }
 
 // validate refuses what can be seen to be impossible before anything is touched. An
-// interface that an ADD left without address when it was killed is no obstacle.
+// interface that a killed ADD of this attachment left is no obstacle.
 func (v *adding) validate(ctx context.Context) error {
 	h := v.req.Holder
-	inside, exists, err := link.Inside(ctx, h.NetNS, h.IfName)
+	_, exists, err := link.Inside(ctx, h.NetNS, h.IfName)
 	if err != nil || !exists {
 		return err
 	}
@@ -103,8 +107,7 @@ func (v *adding) validate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	unaddressed := v.network.Bridge.Addressing == ipam.AddressingStatic && len(inside.Addrs) == 0
-	if ours && (!port.Up || unaddressed) {
+	if ours && (v.interrupted || !port.Up) {
 		return nil
 	}
 	return fmt.Errorf("%w: %s in %s", link.ErrIfNameTaken, h.IfName, h.NetNS)
@@ -132,11 +135,10 @@ func (v *adding) unreserve(ctx context.Context) error {
 	return err
 }
 
-// removePredecessor clears what a dead holder of the address left: its DEL, if it ever
-// comes, finds that it holds nothing.
+// removePredecessor clears what a killed ADD of this attachment made, or what a dead
+// holder of the address left: its DEL, if it ever comes, finds that it holds nothing.
 func (v *adding) removePredecessor(ctx context.Context) error {
-	if v.grant.Reused {
-		// A killed ADD of this very attachment: its port, still down, is in the way.
+	if v.grant.Reused && v.interrupted {
 		return link.DeletePort(ctx, v.port)
 	}
 	if v.grant.TookOver == nil {
@@ -160,8 +162,10 @@ func (v *adding) makeBridge(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
 	spec := BridgeSpec(v.network)
 	info, notices, err := link.EnsureBridge(ctx, spec)
-	for _, notice := range notices {
-		v.node.Log.Warn(notice, "bridge", spec.Name)
+	if info.Created || info.AddedAddress { // once, not with every container
+		for _, notice := range notices {
+			v.node.Log.Warn(notice, "bridge", spec.Name)
+		}
 	}
 	v.made.Bridge = info
 	return err

@@ -9,15 +9,15 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
-	"github.com/containernetworking/cni/pkg/version"
+	cniversion "github.com/containernetworking/cni/pkg/version"
 
 	"github.com/flatdhcp/flatdhcp/plugins/attach"
 	"github.com/flatdhcp/flatdhcp/plugins/conf"
 	"github.com/flatdhcp/flatdhcp/plugins/rundir"
 )
 
-// buildVersion is set by the linker.
-var buildVersion = "dev"
+// version is set by the linker.
+var version = "dev"
 
 // deadline bounds ADD and DEL; runtimes kill a plugin that takes much longer.
 const deadline = 10 * time.Second
@@ -30,7 +30,7 @@ func main() {
 		Check:  later("CHECK"),
 		GC:     later("GC"),
 		Status: later("STATUS"),
-	}, version.PluginSupports(conf.Versions()...), "flat-bridge "+buildVersion+
+	}, cniversion.PluginSupports(conf.Versions()...), "flat-bridge "+version+
 		": attaches containers to a flat bridged network (https://www.cni.dev, type flat-bridge)")
 }
 

@@ -33,6 +33,10 @@ func (d Dir) Attachment(containerID, ifName string) Attachment {
 
 // Held is an attachment's lock, taken.
 type Held struct {
+	// Interrupted says that the last verb that held the lock was killed: what it made
+	// may be half made.
+	Interrupted bool
+
 	lock *flock.Lock
 	path string
 }
@@ -44,7 +48,15 @@ func (a Attachment) Lock(ctx context.Context) (*Held, error) {
 	if err != nil {
 		return nil, fmt.Errorf("waiting for the attachment's lock: %w", err)
 	}
-	return &Held{lock: l, path: path}, nil
+	// A holder writes into the file and removes it when it is done.
+	h := &Held{lock: l, path: path}
+	if st, err := os.Stat(path); err == nil {
+		h.Interrupted = st.Size() > 0
+	}
+	if err := os.WriteFile(path, []byte("held\n"), 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("marking the attachment as held: %w", err), h.Release())
+	}
+	return h, nil
 }
 
 // TryLock takes the lock if no verb is running for the attachment; ok tells.

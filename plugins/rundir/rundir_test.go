@@ -82,6 +82,40 @@ func TestAttachmentLockIsExclusiveAcrossRemovedFiles(t *testing.T) {
 	wg.Wait()
 }
 
+func TestLockTellsOfAKilledHolder(t *testing.T) {
+	dir := Dir(t.TempDir())
+	a := dir.Attachment("c1", "eth0")
+	for _, killed := range []bool{false, true, false} {
+		held, err := a.Lock(within(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !killed {
+			if err := held.Release(); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if held.Interrupted {
+			t.Error("a holder that released is taken for killed")
+		}
+		if err := held.lock.Unlock(); err != nil { // as the kernel does for a killed one
+			t.Fatal(err)
+		}
+		next, err := a.Lock(within(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !next.Interrupted {
+			t.Error("a killed holder is not told of")
+		}
+		if err := next.Release(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantEmpty(t, dir)
+}
+
 func TestMarkCancelsWhileItsDELLives(t *testing.T) {
 	dir := Dir(t.TempDir())
 	a := dir.Attachment("c1", "eth0")
