@@ -74,7 +74,7 @@ need-root:
 	@[ "$$(id -u)" = 0 ] || { echo "make test needs root, for network namespaces: sudo make test" >&2; exit 1; }
 
 lint: bin/tools/lint/.built ## gofmt, go vet, staticcheck, golangci-lint
-	@bad=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
+	@bad=$$(gofmt -l .); \
 		[ -z "$$bad" ] || { echo "not formatted, run gofmt -w on:"; echo "$$bad"; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags faults ./...
