@@ -17,7 +17,8 @@ const (
 	BackendLegacy = "legacy"
 )
 
-// ErrNoProgram: iptables, iptables-save or iptables-restore is not on this node.
+// ErrNoProgram says that iptables, iptables-save or iptables-restore is missing or
+// cannot be run.
 var ErrNoProgram = errors.New("no usable iptables program")
 
 // programDirs are where distributions keep iptables. PATH is not asked: a runtime

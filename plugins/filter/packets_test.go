@@ -295,8 +295,7 @@ func tcp(from func(*packetLab) netns, source string, to string, port int) probe 
 				return err == nil
 			case <-time.After(wait):
 				cancel()
-				<-dialed
-				return false
+				return <-dialed == nil
 			}
 		}, nil
 	}
