@@ -29,8 +29,9 @@ func (e *ProgramError) Error() string {
 
 func (e *ProgramError) Unwrap() error { return e.Err }
 
-// killDelay is how long a killed program's pipes may stay open (by a child).
-const killDelay = 500 * time.Millisecond
+// pipeDelay is how long a program's pipes may stay open when it has ended (in the
+// hands of a child of its own). On a busy node our own reading may take part of it.
+const pipeDelay = 5 * time.Second
 
 // programEnv is all that the programs see: their messages are read, and they look
 // up modprobe and the like.
@@ -51,7 +52,7 @@ func runWith(ctx context.Context, env []string, path string, args []string, stdi
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	cmd.WaitDelay = killDelay
+	cmd.WaitDelay = pipeDelay
 	cmd.Stdin = bytes.NewReader(stdin)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
