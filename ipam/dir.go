@@ -41,6 +41,7 @@ type Dir struct {
 	path    string
 	now     func() time.Time
 	timeout time.Duration
+	noSync  bool // of tests that make thousands of transactions
 }
 
 // Option changes what OpenDir returns.
@@ -150,7 +151,10 @@ func (d *Dir) lock(ctx context.Context) (*flock.Lock, error) {
 	if errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) {
 		// The kernel locks through a read-only descriptor as well, which is all that a
 		// reader of a read-only file system needs.
-		l, err = flock.ExclusiveReadOnly(ctx, path)
+		var again error
+		if l, again = flock.ExclusiveReadOnly(ctx, path); !errors.Is(again, fs.ErrNotExist) {
+			err = again
+		}
 	}
 	switch {
 	case err == nil:

@@ -35,7 +35,7 @@ type dbFile struct {
 // flock belongs to the open file. As a further gain the file verified, the file
 // locked and the file mapped are the same one, and bbolt, which silently makes a
 // store out of nothing and out of an empty file, never gets to open one.
-func openFile(ctx context.Context, path string, write bool) (_ *dbFile, err error) {
+func (d *Dir) openFile(ctx context.Context, path string, write bool) (_ *dbFile, err error) {
 	if fi, err := os.Stat(path); err != nil {
 		return nil, err
 	} else if !fi.Mode().IsRegular() { // a FIFO would block in open
@@ -55,17 +55,19 @@ func openFile(ctx context.Context, path string, write bool) (_ *dbFile, err erro
 		}
 		return nil, fmt.Errorf("locking %s: %w", path, err)
 	}
-	d := &dbFile{path: path, f: f}
-	err = d.guard(func() error {
+	db := &dbFile{path: path, f: f}
+	err = db.guard(func() error {
 		if err := verifyFile(f); err != nil {
 			return damaged(path, err)
 		}
-		d.db, err = bbolt.Open(path, fileMode, &bbolt.Options{
+		db.db, err = bbolt.Open(path, fileMode, &bbolt.Options{
 			ReadOnly:     !write,
-			Timeout:      time.Second, // never waited for, see above
+			Timeout:      time.Nanosecond, // should the lock be taken after all: fail, never poll
 			OpenFile:     func(string, int, os.FileMode) (*os.File, error) { return f, nil },
 			FreelistType: bbolt.FreelistMapType,
 			NoStatistics: true,
+			NoSync:       d.noSync,
+			NoGrowSync:   d.noSync,
 		})
 		return err
 	})
@@ -73,7 +75,7 @@ func openFile(ctx context.Context, path string, write bool) (_ *dbFile, err erro
 		_ = f.Close() // bbolt may have closed it already
 		return nil, err
 	}
-	return d, nil
+	return db, nil
 }
 
 func verifyFile(f *os.File) error {

@@ -51,7 +51,7 @@ func (t *txn) neighbours() ([]neighbour, error) {
 
 func (t *txn) openNeighbour(name string) (n neighbour, err error) {
 	s := t.store.dir.Store(name)
-	if n.file, err = openFile(t.ctx, s.file(), false); err != nil {
+	if n.file, err = s.dir.openFile(t.ctx, s.file(), false); err != nil {
 		return n, err
 	}
 	err = n.file.guard(func() (err error) {

@@ -80,7 +80,7 @@ func (s *Store) View(ctx context.Context, fn func(*View) error) error {
 	if err != nil {
 		return fmt.Errorf("reading network %s: %w", s.name, err)
 	}
-	d, err := openFile(ctx, s.file(), false)
+	d, err := s.dir.openFile(ctx, s.file(), false)
 	// The next in the queue may go on: a writer will wait for our shared lock.
 	err = errors.Join(err, l.Unlock())
 	if d == nil {
@@ -91,7 +91,7 @@ func (s *Store) View(ctx context.Context, fn func(*View) error) error {
 
 // read is View for who holds the directory's lock already, and keeps it.
 func (s *Store) read(ctx context.Context, fn func(*View) error) error {
-	d, err := openFile(ctx, s.file(), false)
+	d, err := s.dir.openFile(ctx, s.file(), false)
 	if err != nil {
 		return s.readError(err)
 	}
@@ -126,7 +126,7 @@ func (s *Store) update(ctx context.Context, fn func(*txn) (bool, error)) error {
 
 // write is update on the file at path, for who holds the directory's lock.
 func (s *Store) write(ctx context.Context, path string, fn func(*txn) (bool, error)) (err error) {
-	d, err := openFile(ctx, path, true)
+	d, err := s.dir.openFile(ctx, path, true)
 	if err != nil {
 		return s.readError(err)
 	}

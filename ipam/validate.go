@@ -3,6 +3,7 @@ package ipam
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -126,6 +127,8 @@ func validHostname(s string) bool {
 // stored must be read back by ParseWorkload, and fit a key.
 func validWorkload(w Workload) string {
 	switch p, err := ParseWorkload(w.String()); {
+	case !slices.Contains([]string{KindID, KindMAC, KindPod, KindName, KindCID}, w.Kind):
+		return fmt.Sprintf("identity of kind %q: id, mac, pod, name and cid are accepted", w.Kind)
 	case err != nil, p != w:
 		return "an identity has a kind, a value and an interface, none of which contains a slash"
 	case len(w.String()) > 1024:
