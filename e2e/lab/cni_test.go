@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/flatdhcp/flatdhcp/e2e/lab"
 	"github.com/flatdhcp/flatdhcp/e2e/lab/labtest"
@@ -14,7 +13,7 @@ import (
 func TestCNIByCnitool(t *testing.T) {
 	labtest.RequireRoot(t)
 	h := labtest.AddHost(t, labtest.New(t, lab.Options{CNIBin: labtest.CNIBin(t)}), "node1")
-	ctx := labtest.Within(t, 30*time.Second)
+	ctx := labtest.Within(t, patience)
 	if err := h.WriteConflist(ctx, "ref", `{"cniVersion": "1.1.0", "name": "ref", "plugins": [
 		{"type": "bridge", "bridge": "br0", "isGateway": true,
 		 "ipam": {"type": "host-local", "dataDir": "/var/lib/cni/networks", "ranges": [[{"subnet": "10.1.0.0/24"}]]}}]}`); err != nil {
@@ -59,7 +58,7 @@ func TestCNIByCnitool(t *testing.T) {
 
 func TestVMWithoutAServerHasNoLease(t *testing.T) {
 	h := labtest.AddHost(t, labtest.New(t, lab.Options{}), "node1")
-	ctx := labtest.Within(t, 30*time.Second)
+	ctx := labtest.Within(t, patience)
 	vm, err := h.VM(ctx, "vm1")
 	if err != nil {
 		t.Fatal(err)

@@ -23,7 +23,7 @@ type wired struct {
 func wire(t *testing.T) *wired {
 	t.Helper()
 	h := labtest.AddHost(t, labtest.New(t, lab.Options{}), "node1")
-	ctx := labtest.Within(t, 20*time.Second)
+	ctx := labtest.Within(t, patience)
 	w := &wired{host: h}
 	must := func(_, _ string, err error) {
 		t.Helper()
@@ -58,7 +58,7 @@ func wire(t *testing.T) *wired {
 
 func TestAbsenceIsProvenByTheMarker(t *testing.T) {
 	w := wire(t)
-	ctx := labtest.Within(t, 20*time.Second)
+	ctx := labtest.Within(t, patience)
 	a, b := w.ends[0], w.ends[1]
 	for _, tt := range []struct {
 		name  string
@@ -103,7 +103,7 @@ func TestAbsenceIsProvenByTheMarker(t *testing.T) {
 
 func TestOrderIsKept(t *testing.T) {
 	w := wire(t)
-	ctx := labtest.Within(t, 30*time.Second)
+	ctx := labtest.Within(t, patience)
 	a, b := w.ends[0], w.ends[1]
 	const n = 500
 	var frames [][]byte
@@ -144,7 +144,7 @@ func TestReceiveEndsWithItsContext(t *testing.T) {
 	if err := w.taps[1].Send(marker); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.taps[0].Until(labtest.Within(t, 10*time.Second), is); err != nil {
+	if _, err := w.taps[0].Until(labtest.Within(t, patience), is); err != nil {
 		t.Error(err)
 	}
 }

@@ -24,7 +24,7 @@ var holderSource string
 
 // closeTimeout bounds the wait for a host's processes to be gone. They are killed, so
 // only one stuck in the kernel can outlast it.
-const closeTimeout = 10 * time.Second
+const closeTimeout = 30 * time.Second
 
 // holder is the process that keeps a host's namespaces. It is a child of the lab's
 // process (cmd is set), or of nobody in a persistent lab that was opened again.

@@ -21,6 +21,9 @@ import (
 // asHelper in the environment makes the test binary play another program: see TestMain.
 const asHelper = "LAB_TEST_HELPER"
 
+// patience bounds what takes milliseconds on an idle machine.
+const patience = 2 * time.Minute
+
 func TestMain(m *testing.M) {
 	if role := os.Getenv(asHelper); role != "" {
 		if err := helper(role); err != nil {
@@ -34,7 +37,7 @@ func TestMain(m *testing.M) {
 
 // helper plays a user of the lab in a process of its own.
 func helper(role string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if role == "unprivileged" {
 		code, done, err := lab.Reexec(ctx)
@@ -82,7 +85,7 @@ func helper(role string) error {
 		}
 	}
 	fmt.Println("ready")
-	time.Sleep(time.Minute) // to be killed
+	time.Sleep(patience) // to be killed
 	return errors.New("was not killed")
 }
 
@@ -175,7 +178,7 @@ func machine(t *testing.T) string {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal(what)
 		}
@@ -186,7 +189,7 @@ func TestHostIsAMachineOfItsOwn(t *testing.T) {
 	before := machine(t)
 	l := labtest.New(t, lab.Options{})
 	a, b := labtest.AddHost(t, l, "node1"), labtest.AddHost(t, l, "node2")
-	ctx := labtest.Within(t, 20*time.Second)
+	ctx := labtest.Within(t, patience)
 	run := func(h *lab.Host, argv ...string) string {
 		t.Helper()
 		out, _, err := h.Run(ctx, argv...)
@@ -238,7 +241,7 @@ func TestHostIsAMachineOfItsOwn(t *testing.T) {
 func TestCloseEndsWhatRunsInTheHost(t *testing.T) {
 	l := labtest.New(t, lab.Options{})
 	h := labtest.AddHost(t, l, "node1")
-	ctx := labtest.Within(t, 20*time.Second)
+	ctx := labtest.Within(t, patience)
 	c, err := h.Container(ctx, "inner")
 	if err != nil {
 		t.Fatal(err)
@@ -362,7 +365,7 @@ func TestStartSaysWhatIsMissing(t *testing.T) {
 func TestRunErrorTellsWhatWasSaid(t *testing.T) {
 	l := labtest.New(t, lab.Options{})
 	h := labtest.AddHost(t, l, "node1")
-	_, _, err := h.Run(labtest.Within(t, 10*time.Second), "sh", "-c", "echo out; echo no such thing >&2; exit 3")
+	_, _, err := h.Run(labtest.Within(t, patience), "sh", "-c", "echo out; echo no such thing >&2; exit 3")
 	var run *lab.RunError
 	if !errors.As(err, &run) {
 		t.Fatalf("error is %v", err)
@@ -376,7 +379,7 @@ func TestRunErrorTellsWhatWasSaid(t *testing.T) {
 func TestPersistentLabIsFoundAgain(t *testing.T) {
 	labtest.RequireRoot(t)
 	dir := filepath.Join(t.TempDir(), "state")
-	ctx := labtest.Within(t, 20*time.Second)
+	ctx := labtest.Within(t, patience)
 	if _, err := lab.Open(ctx, dir); !errors.Is(err, lab.ErrNoLab) {
 		t.Fatalf("opening what is not up: %v", err)
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // stopTimeout is how long Stop waits for a process to end by itself.
-const stopTimeout = 5 * time.Second
+const stopTimeout = 10 * time.Second
 
 // Process is a program that goes on running: a daemon, a ping, a DHCP client. What it
 // prints on either stream is kept line by line.

@@ -13,7 +13,7 @@ import (
 
 func TestProcess(t *testing.T) {
 	h := labtest.AddHost(t, labtest.New(t, lab.Options{}), "node1")
-	ctx := labtest.Within(t, 30*time.Second)
+	ctx := labtest.Within(t, patience)
 	begin := func(t *testing.T, script string) *lab.Process {
 		t.Helper()
 		p, err := h.Start("sh", "-c", script)

@@ -89,7 +89,7 @@ func TestStateShowsWhatChanged(t *testing.T) {
 		}
 		t.Skip("needs root, for network namespaces")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	l, err := Start(ctx, Options{})
 	if err != nil {

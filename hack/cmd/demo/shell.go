@@ -11,7 +11,7 @@ import (
 )
 
 // patience bounds the wait for something that takes milliseconds.
-const patience = 10 * time.Second
+const patience = 20 * time.Second
 
 // shell prints a command line, runs exactly that on the node, prints what came back and
 // returns it. A command that fails ends the demo.
