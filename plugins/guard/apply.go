@@ -198,8 +198,10 @@ func Counters(ctx context.Context) ([]Counter, error) {
 	return cs, nil
 }
 
-// transact makes the changes that plan collects take place as one transaction, on
-// the very ruleset that plan has read: if it is another by then, errChanged.
+// transact makes the changes that plan collects take place as one transaction. If
+// plan has read whole sets, it does on the very ruleset that was read, or not at all
+// (errChanged). A change of one port's elements alone is right on any ruleset, so
+// that others' changes, however frequent, do not hold it up.
 func (c *conn) transact(plan func(*batch) error) error {
 	generation, err := c.generation()
 	if err != nil {
@@ -208,6 +210,9 @@ func (c *conn) transact(plan func(*batch) error) error {
 	var b batch
 	if err := plan(&b); err != nil {
 		return err
+	}
+	if !c.tied {
+		return c.commit(&b, anyGeneration)
 	}
 	if len(b.messages) > 0 {
 		return c.commit(&b, generation)
@@ -236,8 +241,9 @@ func (c *conn) ofPort(name string) ([]element, error) {
 }
 
 // scan returns the elements of the port of that name, or all of the table's if it
-// is empty, by reading whole sets.
+// is empty, by reading whole sets. It ties the transaction to what was read.
 func (c *conn) scan(portName string) ([]element, error) {
+	c.tied = true
 	var es []element
 	for _, s := range sets() {
 		members, err := c.elements(s)

@@ -43,6 +43,8 @@ type conn struct {
 	stop func() bool
 	// exact: read whole sets instead of trusting the ports' records.
 	exact bool
+	// tied: what is written must meet the ruleset that was read.
+	tied bool
 }
 
 func dial(ctx context.Context) (*conn, error) {
@@ -112,6 +114,9 @@ func nested(ad *netlink.AttributeDecoder, f func(*netlink.AttributeDecoder)) {
 		return nil // the caller's decoder reports the inner one's error
 	})
 }
+
+// anyGeneration ties a batch to no ruleset.
+const anyGeneration = 0
 
 // commit sends the batch as one transaction, which takes place only if the ruleset
 // still is that of the generation: else errChanged.
