@@ -56,8 +56,8 @@ func (s *story) theToggle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.claim(strings.HasSuffix(dropped.Rule, "-j FLAT-DROP") && strings.Contains(out, dropped.Rule),
-		"the rule that dropped them is the last one of db's own chain")
+	s.claim(strings.HasSuffix(dropped.Rule, "-j FLAT-DROP") && strings.Contains(out, "-j FLAT-DROP"),
+		"the rule that dropped them is the last one of db's own chain, %s", dropped.chain)
 	out, err = s.shellShowing(ctx, "ping -c 1 -W 5 "+target, grep("bytes from"))
 	if err != nil {
 		return err
@@ -104,16 +104,23 @@ func (s *story) edit(ctx context.Context, from, to string) error {
 type rule struct {
 	Rule, Why      string
 	Packets, Bytes uint64
+
+	chain string
 }
 
 // lastRule is the rule that ends a workload's chain.
 func (s *story) lastRule(ctx context.Context, workload string) (rule, error) {
-	var info struct{ Rules []rule }
+	var info struct {
+		Chain string
+		Rules []rule
+	}
 	if err := s.lookJSON(ctx, &info, "flatctl rules -o json "+workload); err != nil {
 		return rule{}, err
 	}
 	if len(info.Rules) == 0 {
 		return rule{}, fmt.Errorf("the chain of %s has no rules", workload)
 	}
-	return info.Rules[len(info.Rules)-1], nil
+	last := info.Rules[len(info.Rules)-1]
+	last.chain = info.Chain
+	return last, nil
 }

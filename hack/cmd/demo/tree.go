@@ -68,7 +68,7 @@ func (s *story) tree(ctx context.Context, notes map[string]string) error {
 		if i == len(bridges)-1 {
 			fork, trunk = "└──", "   "
 		}
-		fmt.Fprintf(s.w, "    %s %-8s %-14s %s  %s\n", fork, s.paint(bold, br.Name), br.addrs(), br.MAC, s.paint(dim, notes[br.Name]))
+		fmt.Fprintf(s.w, "    %s %s %-14s %s  %s\n", fork, s.paint(bold, fmt.Sprintf("%-8s", br.Name)), br.addrs(), br.MAC, s.paint(dim, notes[br.Name]))
 		var ports []link
 		for _, l := range links {
 			if l.Master == br.Name {
