@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
+	"github.com/flatdhcp/flatdhcp/ipam/flock"
 	"github.com/flatdhcp/flatdhcp/plugins/filter"
 	"github.com/flatdhcp/flatdhcp/plugins/guard"
 	"github.com/flatdhcp/flatdhcp/plugins/link"
@@ -78,7 +79,8 @@ type adding struct {
 	grant   ipam.Grant
 	made    Attached
 
-	interrupted bool // the attachment's last verb was killed
+	interrupted bool        // the attachment's last verb was killed
+	nodeLock    *flock.Lock // held from bridge to port; nil = not held
 }
 
 func (v *adding) steps() []step {
@@ -154,12 +156,12 @@ func (v *adding) removePredecessor(ctx context.Context) error {
 	return v.node.forget(ctx, v.network, old)
 }
 
-func (v *adding) makeBridge(ctx context.Context) (err error) {
-	lock, err := v.node.Run.Lock(ctx, v.node.Run.NodeLock())
-	if err != nil {
+// makeBridge keeps the node's lock until the port is made: an ADD that undoes itself
+// removes the bridge it made if that has no ports.
+func (v *adding) makeBridge(ctx context.Context) error {
+	if err := v.lockNode(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, lock.Unlock()) }()
 	spec := BridgeSpec(v.network)
 	info, notices, err := link.EnsureBridge(ctx, spec)
 	if info.Created || info.AddedAddress { // once, not with every container
@@ -171,16 +173,46 @@ func (v *adding) makeBridge(ctx context.Context) (err error) {
 	return err
 }
 
-func (v *adding) removeBridge(ctx context.Context) (err error) {
-	if !v.made.Bridge.Created {
-		return nil
+func (v *adding) removeBridge(ctx context.Context) error {
+	if !v.made.Bridge.Created && !v.made.Bridge.AddedAddress {
+		return v.unlockNode()
 	}
-	lock, err := v.node.Run.Lock(ctx, v.node.Run.NodeLock())
-	if err != nil {
+	if err := v.lockNode(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, lock.Unlock()) }()
-	return link.RemoveCreatedBridge(ctx, BridgeSpec(v.network), v.made.Bridge)
+	return errors.Join(link.RemoveCreatedBridge(ctx, BridgeSpec(v.network), v.made.Bridge), v.unlockNode())
+}
+
+func (v *adding) makePort(ctx context.Context) (err error) {
+	h := v.req.Holder
+	v.made.Port, err = link.CreatePort(ctx, link.PortSpec{
+		Name:            v.port,
+		Alias:           link.Alias(v.network.Name, h.ContainerID, h.IfName),
+		Bridge:          v.network.Bridge.Name,
+		ContainerNetNS:  h.NetNS,
+		ContainerIfName: h.IfName,
+		MAC:             v.made.Row.MAC,
+		MTU:             v.made.Bridge.MTU,
+	})
+	return errors.Join(err, v.unlockNode())
+}
+
+func (v *adding) removePort(ctx context.Context) error { return link.DeletePort(ctx, v.port) }
+
+func (v *adding) lockNode(ctx context.Context) (err error) {
+	if v.nodeLock == nil {
+		v.nodeLock, err = v.node.Run.Lock(ctx, v.node.Run.NodeLock())
+	}
+	return err
+}
+
+func (v *adding) unlockNode() error {
+	if v.nodeLock == nil {
+		return nil
+	}
+	lock := v.nodeLock
+	v.nodeLock = nil
+	return lock.Unlock()
 }
 
 // putRules puts in guard elements and chain. The policy is read again under the lock:
@@ -211,22 +243,6 @@ func (v *adding) takeRules(ctx context.Context) error {
 func given(networks []ipam.Network) filter.Networks {
 	return func(context.Context) ([]ipam.Network, error) { return networks, nil }
 }
-
-func (v *adding) makePort(ctx context.Context) (err error) {
-	h := v.req.Holder
-	v.made.Port, err = link.CreatePort(ctx, link.PortSpec{
-		Name:            v.port,
-		Alias:           link.Alias(v.network.Name, h.ContainerID, h.IfName),
-		Bridge:          v.network.Bridge.Name,
-		ContainerNetNS:  h.NetNS,
-		ContainerIfName: h.IfName,
-		MAC:             v.made.Row.MAC,
-		MTU:             v.made.Bridge.MTU,
-	})
-	return err
-}
-
-func (v *adding) removePort(ctx context.Context) error { return link.DeletePort(ctx, v.port) }
 
 func (v *adding) raise(ctx context.Context) error { return link.PortUp(ctx, v.port) }
 

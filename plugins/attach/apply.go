@@ -58,14 +58,12 @@ func (n *Node) Apply(ctx context.Context, network string) (Report, error) {
 	if err != nil || record.Bridge.AllowSameNetTraffic {
 		return report, err
 	}
+	var addrs []netip.Addr
 	for _, r := range living[network] {
-		cut, err := link.FlushConntrackBetween(ctx, r.Addr, record.Pool.Subnet, Gateways(record))
-		if err != nil {
-			return report, err
-		}
-		report.Cut += cut
+		addrs = append(addrs, r.Addr)
 	}
-	return report, nil
+	report.Cut, err = link.FlushConntrackAmong(ctx, addrs, record.Pool.Subnet, Gateways(record))
+	return report, err
 }
 
 // applyGuard makes the guard hold the living ports of all networks: it is one table.

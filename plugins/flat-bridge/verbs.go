@@ -96,6 +96,8 @@ func cniError(doing string, err error) error {
 		code = types.ErrInvalidNetNS
 	case errors.Is(err, link.ErrIfNameTaken):
 		code = types.ErrInvalidEnvironmentVariables
+	case errors.Is(err, link.ErrMACLocal):
+		code = conf.ErrRequestRefused
 	case errors.Is(err, link.ErrNoBridgeNetfilter), errors.Is(err, filter.ErrNoProgram):
 		code = errFeature
 	default:

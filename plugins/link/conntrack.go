@@ -24,15 +24,9 @@ func FlushConntrack(ctx context.Context, addr netip.Addr) (int, error) {
 	return n, nil
 }
 
-// FlushConntrackBetween deletes the entries between addr and other addresses of its
-// subnet, those in except (the gateways) aside, and returns their number. On closing a
-// network it makes the running connections meet the new rules; the rules must be in.
-func FlushConntrackBetween(ctx context.Context, addr netip.Addr, subnet netip.Prefix, except []netip.Addr) (int, error) {
-	return FlushConntrackAmong(ctx, []netip.Addr{addr}, subnet, except)
-}
-
-// FlushConntrackAmong is FlushConntrackBetween for all workloads of a network at once:
-// the kernel's table is copied once, not once a workload.
+// FlushConntrackAmong deletes the entries between any of addrs and other addresses of
+// their subnet, those of except (the gateways) aside: what a closed toggle no longer
+// allows. It returns how many there were. The table is walked once.
 func FlushConntrackAmong(ctx context.Context, addrs []netip.Addr, subnet netip.Prefix, except []netip.Addr) (int, error) {
 	ours := map[netip.Addr]bool{}
 	for _, a := range addrs {

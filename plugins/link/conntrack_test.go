@@ -123,7 +123,7 @@ func TestFlushConntrack(t *testing.T) {
 
 	t.Run("between the workload and its neighbours", func(t *testing.T) {
 		fill(t)
-		n, err := FlushConntrackBetween(ctx, a.addr.Addr(), a.addr.Masked(), []netip.Addr{gateway.Addr()})
+		n, err := FlushConntrackAmong(ctx, []netip.Addr{a.addr.Addr()}, a.addr.Masked(), []netip.Addr{gateway.Addr()})
 		ok(t, err)
 		want := []string{
 			"10.0.0.1>10.0.0.2", "10.0.0.2>10.0.0.1",
