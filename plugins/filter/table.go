@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"strconv"
-	"strings"
 	"sync/atomic"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
@@ -77,7 +75,8 @@ func (t *Table) Runs() int { return int(t.runs.Load()) }
 // Attach puts the rules of one workload in: shared chains if they are missing or
 // out of date, the path through the tree, the workload's chain. It uses n as
 // networks returns it; n itself if networks does not know it. An error means that
-// the rules are not in.
+// the rules are not in. If others flushed the table, it brings back what is shared
+// and r's own rules; those of the neighbours are Apply's to bring back.
 func (t *Table) Attach(ctx context.Context, networks Networks, n ipam.Network, r ipam.Reservation) error {
 	if r.Holder == nil {
 		return fmt.Errorf("putting in the rules of %s: nobody holds it", r.Addr)
@@ -226,101 +225,4 @@ func checkRow(n ipam.Network, r ipam.Reservation) error {
 		return fmt.Errorf("address %s is not in %s", r.Addr, n.Pool.Subnet)
 	}
 	return nil
-}
-
-// lockWait is how long, in seconds, a program waits for the legacy back end's own
-// lock, which others than we hold.
-const lockWait = 5
-
-// change reads (names at first, nil = everything), plans and puts in. If what was
-// read does not suffice it reads more; if the kernel refuses the transaction,
-// something was other than read (somebody flushed, or a stray jump): then it reads
-// everything and tries once more.
-func (t *Table) change(ctx context.Context, names []string, plan func(*seen) (*batch, error)) (*batch, error) {
-	level := some
-	if names == nil {
-		level = whole
-	}
-	var refused error
-	for {
-		s, err := t.read(ctx, level, names)
-		if err != nil {
-			return nil, errors.Join(refused, err)
-		}
-		b, err := plan(s)
-		if errors.Is(err, errReadMore) && s.depth < text {
-			level = s.depth + 1
-			continue
-		}
-		if err != nil {
-			return nil, errors.Join(refused, err)
-		}
-		if b.empty() {
-			return b, nil
-		}
-		err = t.restore(ctx, b)
-		if err == nil {
-			return b, nil
-		}
-		if refused != nil && refused.Error() != err.Error() {
-			return nil, errors.Join(refused, err)
-		}
-		if refused != nil || ctx.Err() != nil {
-			return nil, err
-		}
-		refused, level = err, max(level, whole)
-	}
-}
-
-// read reads at least what level asks for.
-func (t *Table) read(ctx context.Context, level depth, names []string) (*seen, error) {
-	var unread error
-	if t.programs.backend == BackendNFT && level < text {
-		if level == whole {
-			names = nil
-		}
-		s, err := t.readKernel(ctx, names)
-		if err == nil {
-			return s, nil
-		}
-		unread = err // the program may know better
-	}
-	out, err := t.run(ctx, t.programs.save, []string{"-t", nftTable}, nil)
-	if err != nil {
-		return nil, errors.Join(unread, err)
-	}
-	return parseSave(out)
-}
-
-func (t *Table) restore(ctx context.Context, b *batch) error {
-	input := b.String()
-	_, err := t.run(ctx, t.programs.restore, []string{"--noflush", "-w", strconv.Itoa(lockWait)}, []byte(input))
-	var failed *ProgramError
-	if errors.As(err, &failed) {
-		if line := blamed(failed.Stderr, input); line != "" {
-			return fmt.Errorf("%w (%s)", err, line)
-		}
-	}
-	return err
-}
-
-func (t *Table) run(ctx context.Context, path string, args []string, stdin []byte) ([]byte, error) {
-	t.runs.Add(1)
-	return t.exec(ctx, path, args, stdin)
-}
-
-// blamePattern finds the line that iptables-restore complains of.
-var blamePattern = regexp.MustCompile(`line:? (\d+)`)
-
-func blamed(stderr, input string) string {
-	found := blamePattern.FindStringSubmatch(stderr)
-	if found == nil {
-		return ""
-	}
-	number, err := strconv.Atoi(found[1])
-	lines := strings.Split(input, "\n")
-	if err != nil || number < 1 || number > len(lines) {
-		return ""
-	}
-	return lines[number-1]
 }

@@ -1,0 +1,156 @@
+package filter
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// fakeKernel is table filter with the kernel's manners: a transaction that jumps to
+// nowhere, deletes what is not there or removes what is in use fails as a whole.
+type fakeKernel map[string][]string
+
+func newFakeKernel() fakeKernel { return fakeKernel{"INPUT": nil, "FORWARD": nil, "OUTPUT": nil} }
+
+func (f fakeKernel) clone() fakeKernel {
+	c := maps.Clone(f)
+	for name, rules := range c {
+		c[name] = slices.Clone(rules)
+	}
+	return c
+}
+
+func (f fakeKernel) save() string {
+	var b strings.Builder
+	b.WriteString("*filter\n")
+	for _, name := range sortedKeys(f) {
+		b.WriteString(":" + name + " - [0:0]\n")
+	}
+	for _, name := range sortedKeys(f) {
+		for _, spec := range f[name] {
+			b.WriteString("-A " + name + " " + spec + "\n")
+		}
+	}
+	return b.String() + "COMMIT\n"
+}
+
+// restore is iptables-restore --noflush.
+func (f fakeKernel) restore(input string) error {
+	next := f.clone()
+	for line := range strings.Lines(input) {
+		if err := next.do(strings.TrimSpace(line)); err != nil {
+			return fmt.Errorf("%s: %w", strings.TrimSpace(line), err)
+		}
+	}
+	for name, rules := range next {
+		for _, spec := range rules {
+			if to := target(spec); next[to] == nil && !next.has(to) && strings.HasPrefix(to, ourPrefix) {
+				return fmt.Errorf("%s jumps to %s, which does not exist", name, to)
+			}
+		}
+	}
+	clear(f)
+	maps.Copy(f, next)
+	return nil
+}
+
+func (f fakeKernel) has(chain string) bool {
+	_, ok := f[chain]
+	return ok
+}
+
+func target(spec string) string {
+	words, _ := splitWords(spec)
+	i := slices.Index(words, "-j")
+	return words[i+1]
+}
+
+func (f fakeKernel) do(line string) error {
+	words := strings.SplitN(line, " ", 3)
+	if line == "*filter" || line == "COMMIT" {
+		return nil
+	}
+	if name, ok := strings.CutPrefix(words[0], ":"); ok {
+		f[name] = nil
+		return nil
+	}
+	chain := words[1]
+	if !f.has(chain) {
+		return fmt.Errorf("no chain %s", chain)
+	}
+	switch words[0] {
+	case "-A":
+		f[chain] = append(f[chain], words[2])
+	case "-I":
+		number, spec, _ := strings.Cut(words[2], " ")
+		at, err := strconv.Atoi(number)
+		if err != nil || at < 1 || at > len(f[chain])+1 {
+			return fmt.Errorf("no place %s", number)
+		}
+		f[chain] = slices.Insert(f[chain], at-1, spec)
+	case "-D":
+		i := slices.Index(f[chain], words[2])
+		if i < 0 {
+			return fmt.Errorf("no such rule")
+		}
+		f[chain] = slices.Delete(f[chain], i, i+1)
+	case "-X":
+		if len(f[chain]) > 0 {
+			return fmt.Errorf("not empty")
+		}
+		for name, rules := range f {
+			if slices.ContainsFunc(rules, func(spec string) bool { return target(spec) == chain }) {
+				return fmt.Errorf("%s jumps to it", name)
+			}
+		}
+		delete(f, chain)
+	default:
+		return fmt.Errorf("unknown line")
+	}
+	return nil
+}
+
+// table returns a Table over f. With the nft back end it reads as the netlink
+// reader does: only what is asked for, and no text.
+func (f fakeKernel) table(t *testing.T, backend string) *Table {
+	t.Helper()
+	table, err := New(Options{
+		Iptables: []string{fakePrograms(t, "xtables-"+backend+"-multi")},
+		Exec: func(_ context.Context, path string, _ []string, stdin []byte) ([]byte, error) {
+			if strings.HasSuffix(path, "-save") {
+				return []byte(f.save()), nil
+			}
+			if err := f.restore(string(stdin)); err != nil {
+				return nil, &ProgramError{Path: path, Stderr: err.Error(), Err: err}
+			}
+			return nil, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	table.readKernel = func(_ context.Context, chains []string) (*seen, error) {
+		s, err := parseSave([]byte(f.save()))
+		if err != nil {
+			return nil, err
+		}
+		s.depth = whole
+		for name, rules := range s.chains {
+			for i := range rules {
+				rules[i].spec = ""
+			}
+			if chains != nil && !slices.Contains(chains, name) {
+				delete(s.chains, name)
+			}
+		}
+		if chains != nil {
+			s.depth = some
+		}
+		return s, nil
+	}
+	return table
+}
