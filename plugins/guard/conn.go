@@ -202,7 +202,8 @@ func explain(err error) error {
 	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("%w: CAP_NET_ADMIN over this network namespace is needed", err)
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EAFNOSUPPORT),
-		// Of our own objects none can be missing: the batch is tied to the ruleset read.
+		// None of our own objects can be missing by now: the last attempt was tied to
+		// the ruleset it had read.
 		errors.Is(err, unix.ENOENT):
 		return fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
