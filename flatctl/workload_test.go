@@ -62,7 +62,8 @@ func TestWorkloadArguments(t *testing.T) {
 			errs.WriteString("$ flatctl " + block)
 		}
 	}
-	s.text = errs
+	s.text.Reset() // a Builder must not be copied: it points to itself
+	s.text.WriteString(errs.String())
 	s.golden("ambiguous.txt")
 }
 
