@@ -37,26 +37,22 @@ func pathNames(n ipam.Network, r ipam.Reservation) []string {
 // hash would not notice a rule that was replaced by hand.
 func planAttach(s *seen, networks []ipam.Network, n ipam.Network, r ipam.Reservation) (*batch, error) {
 	own, b := dispatchTo(n, r), newBatch()
-	if s.depth == some {
-		// Wherever more than the own path is concerned, all of ours must be known:
-		// the trees of other networks, and of this one under an earlier subnet.
-		m, ok := s.marker(own.Chain)
-		if ok && m.addr != r.Addr || !s.has(treeName(n.Pool.Subnet)) || !baseInPlace(s, networks) {
-			return nil, errReadMore
-		}
+	m, ok := s.marker(own.Chain)
+	switch {
+	case (!ok || m.addr == r.Addr) && s.has(treeName(n.Pool.Subnet)) && baseInPlace(s, networks):
 		if err := attachPath(b, s, n.Pool.Subnet, own); err != nil {
 			return nil, err
 		}
-	} else {
+	case s.depth == some:
+		// More than the own path is concerned: the trees of other networks, and of
+		// this one under an earlier subnet, must be known.
+		return nil, errReadMore
+	default:
 		ways, err := collect(s)
 		if err != nil {
 			return nil, err
 		}
-		for addr, chain := range ways {
-			if chain == own.Chain {
-				delete(ways, addr)
-			}
-		}
+		maps.DeleteFunc(ways, func(_ netip.Addr, chain string) bool { return chain == own.Chain })
 		ways[own.Addr] = own.Chain
 		if err := rebuild(b, s, networks, ways); err != nil {
 			return nil, err

@@ -204,3 +204,44 @@ func (m *model) damage(f fakeKernel, random *rand.Rand) {
 		}
 	}
 }
+
+// An iptables-restore that is carried out late, when the plugin that started it is
+// dead and others have worked meanwhile, costs nobody else a rule.
+func TestLateTransactionTakesNothingFromNeighbours(t *testing.T) {
+	flat := network("flat", "10.0.0.0/24", "br100")
+	first, late, between := row("10.0.0.2"), row("10.0.0.3"), row("10.0.0.4")
+	for _, backend := range []string{BackendNFT, BackendLegacy} {
+		for name, verb := range map[string]func(*Table) error{
+			"attach": func(table *Table) error { return table.Attach(context.Background(), networksOf(flat), flat, late) },
+			"detach": func(table *Table) error { return table.Detach(context.Background(), flat, first) },
+		} {
+			t.Run(backend+" "+name, func(t *testing.T) {
+				f := newFakeKernel()
+				table, slow := f.table(t, backend), f.table(t, backend)
+				attach := func(r ipam.Reservation) {
+					t.Helper()
+					if err := table.Attach(context.Background(), networksOf(flat), flat, r); err != nil {
+						t.Fatal(err)
+					}
+				}
+				attach(first)
+				carryOut := slow.exec
+				slow.exec = func(ctx context.Context, path string, args []string, stdin []byte) ([]byte, error) {
+					if strings.HasSuffix(path, "-restore") {
+						attach(between)
+						_, _ = carryOut(ctx, path, args, stdin) // nobody waits for its answer
+						return nil, context.Canceled
+					}
+					return carryOut(ctx, path, args, stdin)
+				}
+				if err := verb(slow); err == nil {
+					t.Fatal("no error")
+				}
+				assertOwn(t, f, flat, between)
+				if name == "attach" {
+					assertOwn(t, f, flat, first)
+				}
+			})
+		}
+	}
+}
