@@ -79,6 +79,10 @@ func startHolder(ctx context.Context, c holderConfig) (_ *holder, err error) {
 	var stderr bytes.Buffer
 	h.cmd.Stderr = &stderr
 	if err := h.cmd.Start(); err != nil {
+		if os.Getenv(inUserNS) != "" {
+			// Some systems let anybody make a user namespace, but one without rights.
+			return nil, fmt.Errorf("needs root here: %s", whyNoUserNS(err))
+		}
 		return nil, fmt.Errorf("making network and mount namespaces: %w", err)
 	}
 	h.pid = h.cmd.Process.Pid
