@@ -123,7 +123,7 @@ func againstTheKernel(t *testing.T) {
 	}
 
 	// The toggle: off stops what passed, on lets it pass again.
-	if out := flatctl(exitDone, conflist(`"allowSameNetTraffic": false, `), "apply", "-"); !strings.Contains(out, "allowSameNetTraffic: true -> false") {
+	if out := flatctl(exitDone, conflist(`"allowSameNetTraffic": false, "deny": [{"protocol": "tcp", "ports": "25"}], `), "apply", "-"); !strings.Contains(out, "allowSameNetTraffic: true -> false") {
 		t.Errorf("apply said %s", out)
 	}
 	if _, code := execute(t, exec.Command("ip", "netns", "exec", "c1", "ping", "-c", "1", "-W", "1", "10.0.0.3")); code == 0 {
@@ -132,6 +132,9 @@ func againstTheKernel(t *testing.T) {
 	info := rules("default/pod-c2")
 	if n := passed(info, "-j FLAT-DROP"); n == 0 || !info.Guard.Closed {
 		t.Errorf("the drop rule counted %d, closed %t", n, info.Guard.Closed)
+	}
+	if len(info.Deny) != 1 || !strings.Contains(info.Deny[0].Rule, "--dport 25") || info.Deny[0].Packets == nil {
+		t.Errorf("deny rules %+v", info.Deny)
 	}
 	flatctl(exitDone, conflist(""), "apply", "-")
 	sh("ip netns exec c1 ping -c 1 -W 5 10.0.0.3")

@@ -24,7 +24,9 @@ type rulesInfo struct {
 	Addr     string        `json:"addr"`
 	Chain    string        `json:"chain"`
 	Rules    []ruleInfo    `json:"rules"`
-	Guard    guardInfo     `json:"guard"`
+	// Deny are the network's own deny rules, in the chain that all workloads share.
+	Deny  []ruleInfo `json:"deny"`
+	Guard guardInfo  `json:"guard"`
 	// Live says why there are no counters, or how the kernel differs from the plan.
 	Live string `json:"live,omitempty"`
 }
@@ -35,6 +37,14 @@ type ruleInfo struct {
 	Why     string  `json:"why"`
 	Packets *uint64 `json:"packets"`
 	Bytes   *uint64 `json:"bytes"`
+}
+
+func (r ruleInfo) write(b *strings.Builder, chain string) {
+	fmt.Fprintf(b, "\n  # %s", r.Why)
+	if r.Packets != nil {
+		fmt.Fprintf(b, " [%d packets, %d bytes]", *r.Packets, *r.Bytes)
+	}
+	fmt.Fprintf(b, "\n  %s\n", strings.TrimPrefix(r.Rule, "-A "+chain+" "))
 }
 
 // guardInfo is what the guard lets the workload's port do, and what it has dropped on
@@ -111,12 +121,27 @@ func rulesOf(ctx context.Context, row found, live liveCounters) rulesInfo {
 	for _, a := range port.Addrs {
 		info.Guard.Addrs = append(info.Guard.Addrs, a.String())
 	}
-	for _, r := range chain.Rules {
-		one := filter.Chain{Name: chain.Name, Rules: []filter.Rule{r}}
-		info.Rules = append(info.Rules, ruleInfo{Rule: strings.TrimSpace(one.String()), Why: r.Why})
+	info.Rules = ruleInfos(chain)
+	info.Deny = []ruleInfo{}
+	for _, c := range filter.Base([]ipam.Network{row.Network}) {
+		if c.Name == providerChain {
+			info.Deny = ruleInfos(c)
+		}
 	}
 	info.count(ctx, live)
 	return info
+}
+
+// providerChain holds the deny rules of all networks.
+const providerChain = "FLAT-PROVIDER"
+
+func ruleInfos(c filter.Chain) []ruleInfo {
+	infos := []ruleInfo{}
+	for _, r := range c.Rules {
+		one := filter.Chain{Name: c.Name, Rules: []filter.Rule{r}}
+		infos = append(infos, ruleInfo{Rule: strings.TrimSpace(one.String()), Why: r.Why})
+	}
+	return infos
 }
 
 // count fills the counters in where the kernel's chain is the planned one.
@@ -144,6 +169,19 @@ func (i *rulesInfo) count(ctx context.Context, live liveCounters) {
 	for n := range i.Rules {
 		i.Rules[n].Packets, i.Rules[n].Bytes = &counted[n].Packets, &counted[n].Bytes
 	}
+	if len(i.Deny) == 0 {
+		return
+	}
+	// Other networks' rules stand in this chain as well.
+	denied, err := live.chain(ctx, providerChain)
+	for n := range i.Deny {
+		at := slices.IndexFunc(denied, func(c filter.RuleCounter) bool { return strings.TrimSpace(c.Rule) == i.Deny[n].Rule })
+		if err != nil || at < 0 {
+			i.Live = "a deny rule is not in the kernel: `flatctl apply` puts it right"
+			continue
+		}
+		i.Deny[n].Packets, i.Deny[n].Bytes = &denied[at].Packets, &denied[at].Bytes
+	}
 }
 
 // String is the text for people: each rule under its reason, as iptables prints it.
@@ -155,11 +193,13 @@ func (i rulesInfo) String() string {
 	}
 	fmt.Fprintf(&b, "\nWhat reaches it: chain %s, the first rule that matches decides\n", i.Chain)
 	for _, r := range i.Rules {
-		fmt.Fprintf(&b, "\n  # %s", r.Why)
-		if r.Packets != nil {
-			fmt.Fprintf(&b, " [%d packets, %d bytes]", *r.Packets, *r.Bytes)
-		}
-		fmt.Fprintf(&b, "\n  %s\n", strings.TrimPrefix(r.Rule, "-A "+i.Chain+" "))
+		r.write(&b, i.Chain)
+	}
+	if len(i.Deny) > 0 {
+		fmt.Fprintf(&b, "\nWhat the network's deny rules drop before: chain %s\n", providerChain)
+	}
+	for _, r := range i.Deny {
+		r.write(&b, providerChain)
 	}
 	fmt.Fprintf(&b, "\nWhat its port may send and get: guard, port %s\n\n", i.Guard.Port)
 	addrs := strings.Join(i.Guard.Addrs, ", ")

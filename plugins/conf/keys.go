@@ -172,6 +172,9 @@ func (o *object) hint(name string, accepted []key) string {
 	}
 	best, distance := key{}, 1+max(2, len(name)/3)
 	for _, k := range accepted {
+		if k.state == keyNever {
+			continue
+		}
 		if d := editDistance(strings.ToLower(name), strings.ToLower(k.name)); d < distance {
 			best, distance = k, d
 		}

@@ -24,15 +24,18 @@ func ParseList(data []byte) (*Config, error) {
 	where := func(prefix string) func(string) string {
 		return func(path string) string { return lines.of(prefix, path) }
 	}
-	if twice != "" {
-		return nil, exported(&keyError{
-			code: types.ErrInvalidNetworkConfig, path: twice,
-			msg: fmt.Sprintf("key %s is given twice: only one of the two can count", twice),
-		}, where(""))
-	}
 	entry, prefix, err := theEntry(root)
 	if err != nil {
 		return nil, exported(err, where(""))
+	}
+	for _, path := range twice {
+		if other := strings.HasPrefix(path, "plugins[") && !strings.HasPrefix(path, prefix+"."); other {
+			continue // another plugin's to judge
+		}
+		return nil, exported(&keyError{
+			code: types.ErrInvalidNetworkConfig, path: path,
+			msg: fmt.Sprintf("key %s is given twice: only one of the two can count", path),
+		}, where(""))
 	}
 	plugin := FlatIPAM
 	if isType(entry, FlatBridge) {
@@ -164,18 +167,18 @@ func parentPath(path string) string {
 	return path[:max(0, bytes.LastIndexAny([]byte(path), ".["))]
 }
 
-// scan notes where every key stands, and the first key given twice in one object.
-// data is known to be valid JSON.
-func scan(data []byte) (lines, string) {
-	l := lines{data: data, offsets: map[string]int64{}}
+// scan notes where every key stands, and which are given twice in one object. data is
+// known to be valid JSON.
+func scan(data []byte) (l lines, twice []string) {
+	l = lines{data: data, offsets: map[string]int64{}}
 	dec := json.NewDecoder(bytes.NewReader(data))
-	twice := ""
 	var value func(path string) bool
 	value = func(path string) bool {
 		tok, err := dec.Token()
 		if err != nil {
 			return false
 		}
+		seen := map[string]bool{}
 		for i := 0; tok == json.Delim('{') || tok == json.Delim('['); i++ {
 			if !dec.More() {
 				_, err := dec.Token()
@@ -188,9 +191,10 @@ func scan(data []byte) (lines, string) {
 					return false
 				}
 				at = (&object{path: path}).at(fmt.Sprint(name))
-				if _, dup := l.offsets[at]; dup && twice == "" {
-					twice = at
+				if seen[at] {
+					twice = append(twice, at)
 				}
+				seen[at] = true
 			}
 			l.offsets[at] = dec.InputOffset()
 			if tok == json.Delim('[') { // the token before the element ended there
