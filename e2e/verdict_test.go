@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"regexp"
 	"strings"
@@ -285,5 +286,61 @@ func TestARPSpoofOfTheGateway(t *testing.T) {
 	n.apply(keys{"antiSpoofing": true})
 	if p.passes(spoof) {
 		t.Error("the reply passes after the guard was turned on again")
+	}
+}
+
+// A workload cannot take the place of a LAN host in the bridge's table: LLDP frames are
+// learned from before any filter sees them, so its port does not learn at all.
+func TestPortTakesNoLANHostsPlace(t *testing.T) {
+	n := newNode(t, nil)
+	w := n.attach("vm1", lab.CNIOptions{})
+	lan := n.container("lan")
+	const lanMAC = "02:00:00:00:00:99"
+	n.run("ip", "link", "add", "lan0", "master", "br100", "type", "veth", "peer", "name", "eth0", "address", lanMAC, "netns", "lan")
+	n.run("ip", "link", "set", "lan0", "up")
+	for _, argv := range [][]string{{"link", "set", "eth0", "up"}, {"address", "add", "10.0.0.200/24", "dev", "eth0"}} {
+		if _, _, err := lan.Run(n.within(), append([]string{"ip"}, argv...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.eventually("the LAN host to be heard", func() bool {
+		_, _, err := lan.Run(n.within(), "ping", "-c", "1", "-W", "1", gateway.String())
+		return err == nil
+	})
+	place := func() string {
+		_, dev, _ := strings.Cut(n.run("sh", "-c", "bridge fdb show br br100 | grep ^"+lanMAC), " dev ")
+		return strings.Fields(dev)[0]
+	}
+	if got := place(); got != "lan0" {
+		t.Fatalf("the LAN host is learned at %s", got)
+	}
+	mac, err := net.ParseMAC(lanMAC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tap := w.tap()
+	lldp := lab.Ethernet(net.HardwareAddr{0x01, 0x80, 0xc2, 0, 0, 0x0e}, mac, 0x88cc, make([]byte, 46))
+	// No hook counts LLDP; what follows it on the same way is counted.
+	marker := lab.Ethernet(net.HardwareAddr{0x01, 0x80, 0xc2, 0, 0, 0}, w.mac, 0x0027, make([]byte, 46))
+	before := n.guardCount("in_bpdu")
+	steal := func() {
+		t.Helper()
+		if err := tap.Send(lldp, marker); err != nil {
+			t.Fatal(err)
+		}
+		seen := before
+		n.eventually("the guard to count the marker", func() bool {
+			before = n.guardCount("in_bpdu")
+			return before > seen
+		})
+	}
+	steal()
+	if got := place(); got != "lan0" {
+		t.Errorf("a workload's LLDP frame moved the LAN host to %s", got)
+	}
+	n.apply(keys{"antiSpoofing": false})
+	steal()
+	if got := place(); got != w.port() {
+		t.Errorf("the control without antiSpoofing leaves the LAN host at %s", got)
 	}
 }

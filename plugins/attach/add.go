@@ -193,6 +193,7 @@ func (v *adding) makePort(ctx context.Context) (err error) {
 		ContainerIfName: h.IfName,
 		MAC:             v.made.Row.MAC,
 		MTU:             v.made.Bridge.MTU,
+		Learning:        !v.network.Bridge.AntiSpoofing,
 	})
 	return errors.Join(err, v.unlockNode())
 }

@@ -47,6 +47,12 @@ func (n *Node) Apply(ctx context.Context, network string) (Report, error) {
 		if record.Bridge == nil {
 			return fmt.Errorf("network %s has no bridge of ours: %w", network, ipam.ErrNoNetwork)
 		}
+		for _, r := range living[network] {
+			port := link.PortName(r.Holder.ContainerID, r.Holder.IfName)
+			if err := link.SetLearning(ctx, port, !record.Bridge.AntiSpoofing); err != nil {
+				return err
+			}
+		}
 		if report.Guard, err = applyGuard(ctx, networks, living); err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/flatdhcp/flatdhcp/plugins/attach"
 	"github.com/flatdhcp/flatdhcp/plugins/conf"
 	"github.com/flatdhcp/flatdhcp/plugins/filter"
+	"github.com/flatdhcp/flatdhcp/plugins/guard"
 	"github.com/flatdhcp/flatdhcp/plugins/link"
 )
 
@@ -98,7 +99,7 @@ func cniError(doing string, err error) error {
 		code = types.ErrInvalidEnvironmentVariables
 	case errors.Is(err, link.ErrMACLocal):
 		code = conf.ErrRequestRefused
-	case errors.Is(err, link.ErrNoBridgeNetfilter), errors.Is(err, filter.ErrNoProgram):
+	case errors.Is(err, link.ErrNoBridgeNetfilter), errors.Is(err, filter.ErrNoProgram), errors.Is(err, guard.ErrUnsupported):
 		code = errFeature
 	default:
 		return conf.CNIError(doing, err)

@@ -27,6 +27,10 @@ type PortSpec struct {
 	MAC             ipam.MAC // of the container's side; the host's is MAC.HostSide
 	MTU             int      // bytes, both sides; 0 = the kernel's 1500
 	Hairpin         bool     // frames may leave by the port they came in by
+	// Learning lets the bridge learn MACs from what the port sends. Off, only the
+	// workload's own is known there: link-local frames (LLDP) are learned from before
+	// any filter sees them, so that with it on a port can steal a LAN host's MAC.
+	Learning bool
 }
 
 // PortInfo is the host side of a port.
@@ -146,13 +150,10 @@ func (c *conn) createVeth(spec PortSpec, bridge, netns int) error {
 // dressPort gives a new port what the kernel does not take in the request that
 // makes it.
 func (c *conn) dressPort(d device, spec PortSpec) error {
-	attrs := []*nl.RtAttr{nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(spec.Alias))}
-	if spec.Hairpin {
-		info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-		info.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
-		info.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil).AddRtAttr(nl.IFLA_BRPORT_MODE, nl.Uint8Attr(1))
-		attrs = append(attrs, info)
-	}
+	slave := slaveData()
+	slave.data.AddRtAttr(nl.IFLA_BRPORT_LEARNING, flag(spec.Learning))
+	slave.data.AddRtAttr(nl.IFLA_BRPORT_MODE, flag(spec.Hairpin))
+	attrs := []*nl.RtAttr{nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(spec.Alias)), slave.info}
 	if err := c.change(d.index, attrs...); err != nil {
 		return fmt.Errorf("setting up port %s: %w", d.name, err)
 	}

@@ -43,7 +43,7 @@ func TestCreatePort(t *testing.T) {
 		t.Errorf("PortByName = %v, %v (-want +got):\n%s", there, err, d)
 	}
 	for attr, want := range map[string]string{
-		"address": "fe:16:3e:00:00:02", "addr_assign_type": "3", "mtu": "1400", "brport/hairpin_mode": "1", "brport/state": "0",
+		"address": "fe:16:3e:00:00:02", "addr_assign_type": "3", "mtu": "1400", "brport/hairpin_mode": "1", "brport/learning": "0", "brport/state": "0",
 	} {
 		if got := sysfs(t, w.spec.Name, attr); got != want {
 			t.Errorf("host side: %s = %s, want %s", attr, got, want)
@@ -246,6 +246,22 @@ func TestPinTakesOverWhatTheBridgeLearnedElsewhere(t *testing.T) {
 	w.attach(ctx, t)
 	if got := fdb(t, w.spec.MAC); len(got) != 1 || got[0] != w.spec.Name+" flags=0x40 state=0x40" {
 		t.Errorf("entries for the workload's MAC: %q", got)
+	}
+}
+
+func TestSetLearning(t *testing.T) {
+	ctx := inLab(t)
+	ensureBridge(ctx, t, testBridge())
+	w := newWorkload(t, 2)
+	w.spec.Learning = true
+	_, err := CreatePort(ctx, w.spec)
+	ok(t, err)
+	deleteLinkAtEnd(t, w.spec.Name)
+	for _, want := range []string{"1", "0", "1"} {
+		ok(t, SetLearning(ctx, w.spec.Name, want == "1"))
+		if got := sysfs(t, w.spec.Name, "brport/learning"); got != want {
+			t.Errorf("learning is %s, want %s", got, want)
+		}
 	}
 }
 

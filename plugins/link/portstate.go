@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -46,6 +47,44 @@ func setPort(ctx context.Context, name string, up bool) error {
 	}
 	defer c.close()
 	return c.setUp(0, name, up)
+}
+
+// SetLearning lets the bridge learn from what a port sends, or not; see PortSpec.
+func SetLearning(ctx context.Context, name string, on bool) error {
+	if err := checkPortName(name); err != nil {
+		return err
+	}
+	c, err := dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	d, err := c.device(name)
+	if err == nil {
+		slave := slaveData()
+		slave.data.AddRtAttr(nl.IFLA_BRPORT_LEARNING, flag(on))
+		err = c.change(d.index, slave.info)
+	}
+	if err != nil {
+		return fmt.Errorf("setting learning of port %s to %t: %w", name, on, err)
+	}
+	return nil
+}
+
+// bridgePort is the attribute of a link that speaks of it as a bridge's port.
+type bridgePort struct{ info, data *nl.RtAttr }
+
+func slaveData() bridgePort {
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
+	return bridgePort{info: info, data: info.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil)}
+}
+
+func flag(on bool) []byte {
+	if on {
+		return nl.Uint8Attr(1)
+	}
+	return nl.Uint8Attr(0)
 }
 
 // DeletePort removes a port, and with it the container's end, wherever that is, and
