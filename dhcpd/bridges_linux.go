@@ -25,21 +25,26 @@ const (
 	watchAgain = 100 * time.Millisecond
 )
 
+// absentError says that a bridge is known not to be there, with the words for the log.
+type absentError string
+
+func (e absentError) Error() string { return string(e) }
+
 // lookBridge reads a bridge's link and IPv4 addresses.
 func lookBridge(name string) (server.Binding, error) {
 	link, err := netlink.LinkByName(name)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
-		return server.Binding{}, fmt.Errorf("there is no bridge %s", name)
+		return server.Binding{}, absentError("there is no bridge " + name)
 	}
 	if err != nil {
 		return server.Binding{}, fmt.Errorf("looking up bridge %s: %w", name, err)
 	}
 	if link.Type() != "bridge" {
-		return server.Binding{}, fmt.Errorf("%s is not a bridge but a link of type %s", name, link.Type())
+		return server.Binding{}, absentError(name + " is not a bridge but a link of type " + link.Type())
 	}
 	a := link.Attrs()
 	if len(a.HardwareAddr) != len(ipam.MAC{}) {
-		return server.Binding{}, fmt.Errorf("bridge %s has no Ethernet address", name)
+		return server.Binding{}, absentError("bridge " + name + " has no Ethernet address")
 	}
 	b := server.Binding{Bridge: name, Index: a.Index, MAC: ipam.MAC(a.HardwareAddr)}
 	var list []netlink.Addr
@@ -109,23 +114,26 @@ func watchOnce(ctx context.Context, poke func()) error {
 	}
 	defer drain(addrs)
 	poke()
+	last := errors.New("the subscription ended")
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case err := <-failed:
-			return err
+		case last = <-failed:
+			// One message that could not be understood, or the end: then a channel is
+			// closed too.
+			poke()
 		case u, ok := <-links:
 			if !ok {
-				return errors.New("the subscription to links ended")
+				return last
 			}
 			// A node's ports come and go by the thousand and do not matter here.
-			if u.Link.Type() == "bridge" {
+			if u.Type() == "bridge" {
 				poke()
 			}
 		case _, ok := <-addrs:
 			if !ok {
-				return errors.New("the subscription to addresses ended")
+				return last
 			}
 			poke()
 		}

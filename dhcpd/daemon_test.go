@@ -109,17 +109,23 @@ func (n *node) release(t testing.TB, host string) {
 // daemon is a running flat-dhcpd.
 type daemon struct {
 	cmd  *exec.Cmd
-	log  *transcript
+	log  logFile
 	done <-chan struct{}
 }
 
 // start runs flat-dhcpd in the node's namespace.
 func (n *node) start(t testing.TB, args ...string) *daemon {
 	t.Helper()
-	d := &daemon{log: &transcript{}}
+	// A file and no pipe: what the daemon has written is there to read at once.
+	stderr, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = stderr.Close() }()
+	d := &daemon{log: logFile(stderr.Name())}
 	d.cmd = exec.Command("/proc/self/exe", append([]string{"--data-dir", n.data, "--run-dir", n.run}, args...)...)
 	d.cmd.Env = append(os.Environ(), asDaemon+"=1")
-	d.cmd.Stderr = d.log
+	d.cmd.Stderr = stderr
 	d.done = n.Start(t, d.cmd)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -161,6 +167,17 @@ func await(t testing.TB, what string, ok func() bool) {
 			t.Fatalf("waited in vain for: %s", what)
 		}
 	}
+}
+
+// logFile is the path of a daemon's log; its String is the content.
+type logFile string
+
+func (l logFile) String() string {
+	b, err := os.ReadFile(string(l))
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
 }
 
 // transcript collects a process's output.

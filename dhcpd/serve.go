@@ -42,14 +42,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) (err error) {
 
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	// Either part ending by itself ends the daemon.
-	wg.Go(func() {
-		if err := follower.Run(ctx); err != nil {
-			cancel(err)
-		}
-	})
+	wg.Go(func() { follower.Run(ctx) })
 	links := make(chan struct{}, 1)
 	wg.Go(func() { watchLinks(ctx, links, log) })
 
@@ -69,9 +62,6 @@ func serve(ctx context.Context, c config, log *slog.Logger) (err error) {
 		s.reconcile(ctx)
 		select {
 		case <-ctx.Done():
-			if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
-				return err
-			}
 			log.Info("flat-dhcpd stops")
 			return nil
 		case <-follower.Changed():

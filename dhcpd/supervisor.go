@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -18,7 +19,7 @@ const repeatAfter = time.Minute
 // one goroutine.
 type supervisor struct {
 	networks func() []*snapshot.Network
-	look     func(bridge string) (server.Binding, error)
+	look     func(bridge string) (server.Binding, error) // absentError: it is known not to be there
 	open     func(server.Binding) (server.Transport, error)
 	rpFilter func(bridge string) int
 	now      func() time.Time
@@ -89,6 +90,11 @@ func (s *supervisor) wanted() map[string]served {
 			continue
 		}
 		b, err := s.look(name)
+		if v, ok := s.serving[name]; ok && err != nil && !errors.As(err, new(absentError)) {
+			// Trouble with asking is no reason to stop what works.
+			s.log.Warn(fmt.Sprintf("%v; serving on as before", err), "network", n.Name())
+			b, err = v.binding, nil
+		}
 		if err == nil && !slices.Contains(b.Addrs, c.Network.Pool.Gateway) {
 			err = fmt.Errorf("gateway address %s is not on bridge %s", c.Network.Pool.Gateway, name)
 		}

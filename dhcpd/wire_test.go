@@ -207,9 +207,8 @@ func TestOnTheWire(t *testing.T) {
 			"DHCPRELEASE(br100) 10.0.0.2 fa:16:3e:00:00:02\n",
 			"DHCP, static leases only on 10.0.0.1, lease time 2m",
 		} {
-			if !strings.Contains(d.log.String(), line) {
-				t.Errorf("no line %q", line)
-			}
+			// What the daemon writes comes to us through a pipe.
+			await(t, line, func() bool { return strings.Contains(d.log.String(), line) })
 		}
 	})
 	d.stop(t)

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"testing"
 
@@ -120,7 +121,7 @@ func TestHostileInput(t *testing.T) {
 	for _, tc := range corpus(t) {
 		t.Run(tc.name, func(t *testing.T) {
 			q := &Query{To: broadcastIP}
-			if err := q.Parse(tc.b); err != tc.err {
+			if err := q.Parse(tc.b); !errors.Is(err, tc.err) {
 				t.Fatalf("Parse: %v, want %v", err, tc.err)
 			}
 			if tc.err != nil {

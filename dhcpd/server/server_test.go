@@ -92,6 +92,7 @@ type rows struct {
 	current *snapshot.Copy
 	next    *snapshot.Copy // what Fresh will find
 	stale   bool
+	broken  bool // the store cannot be read
 	fresh   int
 	gate    chan struct{} // if set, Fresh waits for a token
 }
@@ -112,7 +113,7 @@ func (r *rows) Stale() bool {
 	return r.stale
 }
 
-func (r *rows) Fresh(ctx context.Context) *snapshot.Copy {
+func (r *rows) Fresh(ctx context.Context) (*snapshot.Copy, bool) {
 	r.mu.Lock()
 	gate := r.gate
 	r.mu.Unlock()
@@ -129,7 +130,7 @@ func (r *rows) Fresh(ctx context.Context) *snapshot.Copy {
 	if r.next != nil {
 		r.current, r.next = r.next, nil
 	}
-	return r.current
+	return r.current, !r.broken
 }
 
 type logbook struct {
@@ -244,6 +245,28 @@ func TestStoreIsAskedBefore(t *testing.T) {
 				t.Errorf("%d looks at the store, want %d", r.fresh, tc.fresh)
 			}
 		})
+	}
+}
+
+// TestStoreThatCannotBeRead: what was last read is still granted, but nobody is refused
+// by it.
+func TestStoreThatCannotBeRead(t *testing.T) {
+	r := &rows{current: copyOf(testNetwork(), *testRow()), broken: true, stale: true}
+	_, w, log := running(t, r)
+	w.send(client(t, dhcpv4.MessageTypeRequest, option4(50, taken)))
+	w.send(client(t, dhcpv4.MessageTypeDiscover, from(stranger)))
+	w.send(client(t, dhcpv4.MessageTypeRequest, option4(50, reserved)))
+	if m := w.next(t); m.MessageType() != dhcpv4.MessageTypeAck {
+		t.Errorf("got %v, want an ACK only", m.MessageType())
+	}
+	for _, want := range []string{
+		"DHCPREQUEST(br100) 10.0.0.7 fa:16:3e:00:00:02 ignored: not what was reserved when the store could last be read",
+		"DHCPDISCOVER(br100) fa:16:3e:00:00:63 no address available",
+	} {
+		await(t, want, func() bool { return strings.Contains(log.String(), want) })
+	}
+	if len(w.out) > 0 {
+		t.Errorf("also sent: %v", w.next(t).Summary())
 	}
 }
 
@@ -444,7 +467,7 @@ func BenchmarkServer(b *testing.B) {
 			p, d := s.newPath(), Datagram{Len: len(m), To: broadcastIP}
 			b.ReportAllocs()
 			for b.Loop() {
-				if p.handle(m, d, s.source.Copy(), false) != handled {
+				if p.handle(m, d, s.source.Copy(), quick) != handled {
 					b.Fatal("not handled")
 				}
 			}

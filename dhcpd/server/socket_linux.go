@@ -103,10 +103,17 @@ func (s *socket) Receive(b []byte) (Datagram, error) {
 		return Datagram{}, err
 	}
 	d := Datagram{Len: n, To: broadcastIP, Drops: s.last, Cut: flags&unix.MSG_TRUNC != 0}
-	for rest := s.oob[:oobn]; len(rest) > 0; {
+	s.control(s.oob[:oobn], &d)
+	return d, nil
+}
+
+// control reads what the kernel says beside the datagram: where it was sent to and
+// how many were lost before it. What cannot be read is left as it is.
+func (s *socket) control(rest []byte, d *Datagram) {
+	for len(rest) > 0 {
 		h, data, next, err := unix.ParseOneSocketControlMessage(rest)
 		if err != nil {
-			break
+			return
 		}
 		rest = next
 		switch {
@@ -118,7 +125,6 @@ func (s *socket) Receive(b []byte) (Datagram, error) {
 			d.Drops = s.last
 		}
 	}
-	return d, nil
 }
 
 // Send implements Transport.

@@ -70,18 +70,14 @@ func (f *Follower) Networks() []*Network {
 	return list
 }
 
-// Run follows the directories until ctx is done. It fails only if the kernel gives
-// it no inotify instance.
-func (f *Follower) Run(ctx context.Context) error {
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watching the data directories (raise fs.inotify.max_user_instances?): %w", err)
-	}
-	defer func() { _ = w.Close() }()
+// Run follows the directories until ctx is done. Without inotify (the kernel's limits
+// may forbid it) it looks around every ten seconds; what a client asks for is found
+// at once even then.
+func (f *Follower) Run(ctx context.Context) {
 	var keepers sync.WaitGroup
 	defer keepers.Wait()
-
-	watch := watches{watcher: w, log: f.log}
+	watch := watches{log: f.log}
+	defer watch.close()
 	rescan := func() {
 		watch.arm(f.dirs)
 		for _, d := range f.dirs {
@@ -94,12 +90,12 @@ func (f *Follower) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case ev := <-w.Events:
+			return
+		case ev := <-watch.events():
 			if !f.touch(ev) {
 				rescan()
 			}
-		case err := <-w.Errors:
+		case err := <-watch.errors():
 			f.log.Warn(fmt.Sprintf("watching the data directories: %v; looking at them anew", err))
 			rescan()
 		case <-tick.C:

@@ -112,6 +112,15 @@ func followed1(t *testing.T, s *fakeStore) (*Network, *logbook, *int) {
 	return newNetwork("/data", "flat", s, log.logger(), func() { *changes++ }), log, changes
 }
 
+func fresh(t testing.TB, n *Network) *Copy {
+	t.Helper()
+	c, ok := n.Fresh(t.Context())
+	if !ok {
+		t.Fatal("the store could not be read")
+	}
+	return c
+}
+
 var macs = []ipam.MAC{{2, 0, 0, 0, 0, 1}, {2, 0, 0, 0, 0, 2}, {2, 0, 0, 0, 0, 3}}
 
 func TestFreshReloadsOnlyWhatChanged(t *testing.T) {
@@ -121,12 +130,12 @@ func TestFreshReloadsOnlyWhatChanged(t *testing.T) {
 	if n.Copy() != nil {
 		t.Fatal("a copy before anything was read")
 	}
-	first := n.Fresh(t.Context())
+	first := fresh(t, n)
 	if first == nil || first.ByMAC(macs[0]) == nil || first.ByMAC(macs[1]) != nil || first.Len() != 1 {
 		t.Fatalf("first copy: %+v", first)
 	}
 	for range 50 {
-		if n.Fresh(t.Context()) != first {
+		if fresh(t, n) != first {
 			t.Fatal("an unchanged store was copied again")
 		}
 	}
@@ -134,7 +143,7 @@ func TestFreshReloadsOnlyWhatChanged(t *testing.T) {
 		t.Errorf("%d looks and %d loads, want 51 and 1", looks, loads)
 	}
 	s.add(macs[1])
-	if c := n.Fresh(t.Context()); c.ByMAC(macs[1]) == nil || n.Copy() != c {
+	if c := fresh(t, n); c.ByMAC(macs[1]) == nil || n.Copy() != c {
 		t.Error("what was committed before the call is missing")
 	}
 	if first.ByMAC(macs[1]) != nil {
@@ -144,7 +153,7 @@ func TestFreshReloadsOnlyWhatChanged(t *testing.T) {
 		t.Errorf("%d changes of the network's record, want 1: rows do not count", *changes)
 	}
 	s.set(func(s *fakeStore) { s.bridge, s.tx = "br200", s.tx+1 })
-	if n.Fresh(t.Context()); *changes != 2 {
+	if fresh(t, n); *changes != 2 {
 		t.Errorf("%d changes of the network's record, want 2", *changes)
 	}
 }
@@ -156,11 +165,11 @@ func TestNothingIsRememberedAboutAStranger(t *testing.T) {
 	n, _, _ := followed1(t, s)
 	for i := range 100 {
 		mac := ipam.MAC{2, 0, 0, 0, 1, byte(i)}
-		if n.Fresh(t.Context()).ByMAC(mac) != nil {
+		if fresh(t, n).ByMAC(mac) != nil {
 			t.Fatal("found before it was there")
 		}
 		s.add(mac)
-		if n.Fresh(t.Context()).ByMAC(mac) == nil {
+		if fresh(t, n).ByMAC(mac) == nil {
 			t.Fatal("not found after it was there")
 		}
 	}
@@ -169,13 +178,16 @@ func TestNothingIsRememberedAboutAStranger(t *testing.T) {
 func TestWaitersShareOneReload(t *testing.T) {
 	s := &fakeStore{}
 	n, _, _ := followed1(t, s)
-	n.Fresh(t.Context())
+	fresh(t, n)
 	s.add(macs[0])
 	s.set(func(s *fakeStore) { s.gate = make(chan struct{}) })
 	const waiters = 50
 	found := make(chan bool, waiters)
 	for range waiters {
-		go func() { found <- n.Fresh(context.Background()).ByMAC(macs[0]) != nil }()
+		go func() {
+			c, ok := n.Fresh(context.Background())
+			found <- ok && c.ByMAC(macs[0]) != nil
+		}()
 	}
 	s.gate <- struct{}{} // one load, and only one, may pass
 	for range waiters {
@@ -192,11 +204,11 @@ func TestOldCopyServesWhileTheStoreCannotBeRead(t *testing.T) {
 	s := &fakeStore{}
 	s.add(macs[0])
 	n, log, _ := followed1(t, s)
-	old := n.Fresh(t.Context())
+	old := fresh(t, n)
 	s.set(func(s *fakeStore) { s.fail = ipam.ErrDamaged })
 	n.touch()
 	for range 20 {
-		if n.Fresh(t.Context()) != old || n.Copy() != old {
+		if c, ok := n.Fresh(t.Context()); ok || c != old || n.Copy() != old {
 			t.Fatal("the old copy is gone")
 		}
 	}
@@ -209,7 +221,7 @@ func TestOldCopyServesWhileTheStoreCannotBeRead(t *testing.T) {
 	}
 	s.set(func(s *fakeStore) { s.fail = nil })
 	s.add(macs[1])
-	if c := n.Fresh(t.Context()); c.ByMAC(macs[1]) == nil {
+	if fresh(t, n).ByMAC(macs[1]) == nil {
 		t.Error("not read again once it can be")
 	}
 	if !strings.Contains(log.String(), "store of network flat can be read again") {
@@ -217,7 +229,9 @@ func TestOldCopyServesWhileTheStoreCannotBeRead(t *testing.T) {
 	}
 	// Another failure is news again.
 	s.set(func(s *fakeStore) { s.fail, s.tx = ipam.ErrLocked, s.tx+1 })
-	n.Fresh(t.Context())
+	if _, ok := n.Fresh(t.Context()); ok {
+		t.Error("a busy store counts as read")
+	}
 	if !strings.Contains(log.String(), "store is busy") {
 		t.Error("a new failure is not logged")
 	}
@@ -227,13 +241,19 @@ func TestFreshEndsWithItsContext(t *testing.T) {
 	s := &fakeStore{}
 	s.add(macs[0])
 	n, log, _ := followed1(t, s)
-	old := n.Fresh(t.Context())
+	old := fresh(t, n)
 	s.add(macs[1])
 	s.set(func(s *fakeStore) { s.gate = make(chan struct{}) }) // nothing passes
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan *Copy, 2)
 	for range 2 { // one loads, one waits for it
-		go func() { done <- n.Fresh(ctx) }()
+		go func() {
+			c, ok := n.Fresh(ctx)
+			if ok {
+				t.Error("counts as read")
+			}
+			done <- c
+		}()
 	}
 	cancel()
 	for range 2 {
@@ -289,15 +309,12 @@ func follow(t testing.TB, dirs ...*ipam.Dir) (*Follower, *logbook) {
 	}
 	f := NewFollower(log.logger(), list...)
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- f.Run(ctx) }()
+	done := make(chan struct{})
+	go func() { defer close(done); f.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		select {
-		case err := <-done:
-			if err != nil {
-				t.Errorf("Run: %v", err)
-			}
+		case <-done:
 		case <-time.After(patience):
 			t.Error("Run does not end")
 		}
@@ -428,7 +445,8 @@ func TestFollowWhileADDsGoOn(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if r := n.Fresh(context.Background()).ByMAC(g.MAC); r == nil || r.Addr != g.Addr {
+				c, ok := n.Fresh(context.Background())
+				if r := c.ByMAC(g.MAC); !ok || r == nil || r.Addr != g.Addr {
 					t.Errorf("a committed row is missing: %v", g.MAC)
 				}
 			}

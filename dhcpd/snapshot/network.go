@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -58,16 +59,16 @@ func (n *Network) Copy() *Copy { return n.current.Load() }
 func (n *Network) Stale() bool { return n.stale.Load() }
 
 // Fresh returns a copy that holds everything committed before the call. If the store
-// cannot be read (locked, damaged, ctx done) the old copy goes on serving; the error
-// is logged once.
-func (n *Network) Fresh(ctx context.Context) *Copy {
+// cannot be read (locked, damaged, ctx done) it returns the old copy and false; the
+// error is logged once.
+func (n *Network) Fresh(ctx context.Context) (c *Copy, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
 	select {
 	case <-n.turn:
 		defer func() { n.turn <- struct{}{} }()
 	case <-ctx.Done():
-		return n.current.Load()
+		return n.current.Load(), false
 	}
 	// Before the look, not after: a change during it must count as new. A store that
 	// cannot be read counts as unchanged until the next notification, since to ask
@@ -77,7 +78,7 @@ func (n *Network) Fresh(ctx context.Context) *Copy {
 	c, err := n.load(ctx, old)
 	if err != nil {
 		n.failed(ctx, err)
-		return old
+		return old, false
 	}
 	if n.failing != "" {
 		n.failing = ""
@@ -89,7 +90,7 @@ func (n *Network) Fresh(ctx context.Context) *Copy {
 			n.changed()
 		}
 	}
-	return c
+	return c, true
 }
 
 // load returns old if the file is still the one it was read from.
@@ -111,7 +112,7 @@ func (n *Network) load(ctx context.Context, old *Copy) (*Copy, error) {
 // failed logs an error when it is a new one: packets of unknown clients and a
 // broken store would otherwise fill the log.
 func (n *Network) failed(ctx context.Context, err error) {
-	if ctx.Err() == context.Canceled || err.Error() == n.failing {
+	if errors.Is(ctx.Err(), context.Canceled) || err.Error() == n.failing {
 		return
 	}
 	n.failing = err.Error()

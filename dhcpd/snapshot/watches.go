@@ -14,7 +14,7 @@ import (
 // watches keeps an inotify watch on every directory that exists and, for one that
 // does not, on its deepest ancestor that does: there its creation will show.
 type watches struct {
-	watcher *fsnotify.Watcher
+	watcher *fsnotify.Watcher // nil until the kernel gives one
 	log     *slog.Logger
 	failing string
 }
@@ -22,6 +22,14 @@ type watches struct {
 // arm brings the watches in line with what exists now. It is to be called after
 // every event that is not a store's, and from time to time.
 func (w *watches) arm(dirs []Dir) {
+	if w.watcher == nil {
+		watcher, err := fsnotify.NewWatcher()
+		if err != nil {
+			w.complain(fmt.Errorf("watching the data directories (is fs.inotify.max_user_instances too low?): %w", err))
+			return
+		}
+		w.watcher = watcher
+	}
 	var want []string
 	var failed error
 	for _, d := range dirs {
@@ -45,11 +53,39 @@ func (w *watches) arm(dirs []Dir) {
 			_ = w.watcher.Remove(path)
 		}
 	}
-	if failed == nil {
+	w.complain(failed)
+}
+
+// complain logs an error that is not the last one; nil = all is well.
+func (w *watches) complain(err error) {
+	if err == nil {
 		w.failing = ""
-	} else if failed.Error() != w.failing {
-		w.failing = failed.Error()
-		w.log.Error(fmt.Sprintf("%v; changes there are seen only every %s", failed, rescanEvery))
+		return
+	}
+	if err.Error() != w.failing {
+		w.failing = err.Error()
+		w.log.Error(fmt.Sprintf("%v; changes are seen only every %s", err, rescanEvery))
+	}
+}
+
+// events and errors return channels on which nothing comes while there is no watcher.
+func (w *watches) events() <-chan fsnotify.Event {
+	if w.watcher == nil {
+		return nil
+	}
+	return w.watcher.Events
+}
+
+func (w *watches) errors() <-chan error {
+	if w.watcher == nil {
+		return nil
+	}
+	return w.watcher.Errors
+}
+
+func (w *watches) close() {
+	if w.watcher != nil {
+		_ = w.watcher.Close()
 	}
 }
 

@@ -113,7 +113,7 @@ type Received struct {
 	Frame            []byte
 }
 
-// ErrSilence: nothing came until the deadline.
+// ErrSilence says that nothing came until the deadline.
 var ErrSilence = errors.New("no DHCP message came")
 
 // Receive waits for a DHCP message that match accepts (nil: any), to any port of

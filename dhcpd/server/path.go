@@ -1,0 +1,197 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"github.com/flatdhcp/flatdhcp/dhcpd/snapshot"
+	"github.com/flatdhcp/flatdhcp/ipam"
+)
+
+// outcome says what handle did with a message.
+type outcome uint8
+
+const (
+	handled    outcome = iota
+	forKnown           // nothing: only a current copy can tell, about a known client
+	forUnknown         // nothing: the client may have become known
+)
+
+// freshness says what is known of the copy that a message is answered from.
+type freshness uint8
+
+const (
+	quick   freshness = iota // the one at hand: leave aside what it does not settle
+	current                  // everything committed before the message is in it
+	unsure                   // the last one: the store cannot be read now
+)
+
+// path is one goroutine's working memory from message to reply.
+type path struct {
+	*Server
+	query   Query
+	encoder Encoder
+	frame   []byte
+
+	// scope was made from these two, which are replaced and never changed.
+	scope   *Scope
+	made    *snapshot.Copy
+	binding *Binding
+}
+
+func (s *Server) newPath() *path {
+	return &path{Server: s, frame: make([]byte, 0, frameLen+maxReply)}
+}
+
+// handle answers one message from copy c, or leaves it alone if how is quick and it
+// matters whether c is current.
+func (p *path) handle(buf []byte, d Datagram, c *snapshot.Copy, how freshness) outcome {
+	q := &p.query
+	if d.Cut {
+		p.refuse(fmt.Errorf("longer than %d bytes", maxDatagram))
+		return handled
+	}
+	if err := q.Parse(buf[:d.Len]); err != nil {
+		p.refuse(err)
+		return handled
+	}
+	q.To = d.To
+	if !p.prepare(c) {
+		return handled
+	}
+	row := c.ByMAC(q.MAC())
+	r, v := Respond(q, p.scope, row)
+	refused := v == Answer && r.Type == Nak
+	switch {
+	case how == quick && v == Unknown:
+		return forUnknown
+	case how == quick && (refused || r.Type == Ack && p.source.Stale()):
+		// An OFFER may be old: the client's REQUEST will meet a newer copy.
+		return forKnown
+	case how == unsure && refused:
+		// Granting goes on from what was last read, but to take an address from a
+		// client needs certainty. It asks again.
+		v = Unsure
+	}
+	if v != Answer {
+		p.silent(v, row)
+		return handled
+	}
+	p.answer(&r)
+	return handled
+}
+
+// prepare makes the scope for copy c if the last one was made for another.
+func (p *path) prepare(c *snapshot.Copy) bool {
+	b := p.Server.binding.Load()
+	if c == nil {
+		return false
+	}
+	if p.scope != nil && p.made == c && p.binding == b {
+		return true
+	}
+	scope, err := NewScope(&c.Network, b.Addrs)
+	if err != nil {
+		// The network stopped being served a moment ago; whoever runs us knows.
+		return false
+	}
+	scope.Bridge = b.Bridge
+	p.scope, p.made, p.binding = scope, c, b
+	return true
+}
+
+// answer logs the exchange and sends the reply.
+func (p *path) answer(r *Reply) {
+	ctx := context.Background()
+	if p.log.Enabled(ctx, slog.LevelInfo) {
+		q := r.query
+		ip, _ := asked(q)
+		mac := q.MAC()
+		p.log.LogAttrs(ctx, slog.LevelInfo, queryLine(p.scope.Bridge, q, ""), attrs(q.Type(), p.scope, ip, mac))
+		if r.Type == Nak {
+			p.log.LogAttrs(ctx, slog.LevelInfo, replyLine(r), attrs(Nak, p.scope, ip, mac, "reason", r.Reason))
+		} else {
+			p.log.LogAttrs(ctx, slog.LevelInfo, replyLine(r), attrs(r.Type, p.scope, r.row.Addr, mac, "hostname", hostname(r.row)))
+		}
+	}
+	p.frame = p.encoder.Append(p.frame[:frameLen], r)
+	p.send(r.To)
+	if r.Also != (Delivery{}) {
+		p.send(r.Also)
+	}
+	if codes := p.encoder.Dropped(); len(codes) > 0 {
+		p.complain(fmt.Sprintf("no room for options %v in the reply to %s (%d bytes at most)", codes, r.query.MAC(), r.Limit))
+	}
+}
+
+func (p *path) send(to Delivery) {
+	putHeaders(p.frame, p.binding.MAC, p.scope.ServerID, to)
+	if err := p.transport.Send(p.frame); err != nil {
+		p.Counters.SendFails.Add(1)
+		if !errors.Is(err, net.ErrClosed) {
+			p.complain(fmt.Sprintf("sending on %s: %v", p.scope.Bridge, err))
+		}
+		return
+	}
+	p.Counters.Sent.Add(1)
+}
+
+// silent logs a message that gets no answer. Those of known clients that mean
+// something to people are logged as news, the rest within a rate.
+func (p *path) silent(v Verdict, row *ipam.Reservation) {
+	p.Counters.Silent.Add(1)
+	q, ctx := &p.query, context.Background()
+	level := slog.LevelInfo
+	switch v {
+	case Declined:
+		level = slog.LevelWarn
+	case OtherServer, NoRequest, Relayed, BadHardware, OtherType, BOOTP, Malformed:
+		// A client of another server on the segment is none of our business.
+		level = slog.LevelDebug
+	}
+	if !p.log.Enabled(ctx, level) {
+		return
+	}
+	limit := &p.news
+	if row == nil {
+		limit = &p.quiet
+	}
+	held, ok := limit.allow()
+	if !ok {
+		return
+	}
+	suffix := v.String()
+	switch v {
+	case Declined:
+		suffix = "address in use by another station on the bridge"
+		if text, ok := q.option(optMessage, 1); ok {
+			suffix = clean(string(text))
+		}
+	case Released:
+		suffix = ""
+		if row == nil || q.CIAddr != row.Addr {
+			suffix = "unknown lease"
+		}
+	}
+	ip, _ := asked(q)
+	at := []any{"verdict", v.String()}
+	if held > 0 {
+		at = append(at, "suppressed", held)
+		suffix = fmt.Sprintf("%s (and %d more messages not logged)", suffix, held)
+	}
+	p.log.LogAttrs(ctx, level, queryLine(p.scope.Bridge, q, suffix), attrs(q.Type(), p.scope, ip, q.MAC(), at...))
+}
+
+// refuse counts what is no DHCP message at all.
+func (p *path) refuse(why error) {
+	p.Counters.Refused.Add(1)
+	if !p.log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	if _, ok := p.quiet.allow(); ok {
+		p.log.Debug(fmt.Sprintf("datagram on %s refused: %v", p.Server.binding.Load().Bridge, why))
+	}
+}
