@@ -298,8 +298,13 @@ func TestPortTakesNoLANHostsPlace(t *testing.T) {
 	const lanMAC = "02:00:00:00:00:99"
 	n.run("ip", "link", "add", "lan0", "master", "br100", "type", "veth", "peer", "name", "eth0", "address", lanMAC, "netns", "lan")
 	n.run("ip", "link", "set", "lan0", "up")
-	for _, argv := range [][]string{{"link", "set", "eth0", "up"}, {"address", "add", "10.0.0.200/24", "dev", "eth0"}} {
-		if _, _, err := lan.Run(n.within(), append([]string{"ip"}, argv...)...); err != nil {
+	// Nothing that the LAN host says by itself may put it back in its place.
+	for _, argv := range [][]string{
+		{"sysctl", "-q", "-w", "net.ipv6.conf.all.disable_ipv6=1"},
+		{"ip", "link", "set", "eth0", "up"},
+		{"ip", "address", "add", "10.0.0.200/24", "dev", "eth0"},
+	} {
+		if _, _, err := lan.Run(n.within(), argv...); err != nil {
 			t.Fatal(err)
 		}
 	}
