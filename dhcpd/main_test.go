@@ -121,6 +121,17 @@ func TestLines(t *testing.T) {
 	})
 }
 
+func TestShort(t *testing.T) {
+	for want, d := range map[string]time.Duration{
+		"2m": 2 * time.Minute, "1h": time.Hour, "1h30m": 90 * time.Minute, "45s": 45 * time.Second,
+		"1m30s": 90 * time.Second, "24h": 24 * time.Hour, "1h0m5s": time.Hour + 5*time.Second, "10s": 10 * time.Second, "0s": 0,
+	} {
+		if got := short(d); got != want {
+			t.Errorf("short(%d) = %q, want %q", d, got, want)
+		}
+	}
+}
+
 func TestRPFilter(t *testing.T) {
 	root := t.TempDir()
 	write := func(name, value string) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/flatdhcp/flatdhcp/dhcpd/server"
@@ -130,14 +131,27 @@ func (s *supervisor) start(ctx context.Context, w served) {
 // announce says what is served, in dnsmasq's words.
 func (s *supervisor) announce(n *snapshot.Network, b server.Binding) {
 	c := n.Copy()
-	s.log.Info(fmt.Sprintf("DHCP, static leases only on %s, lease time %s, %d reservations",
-		c.Network.Pool.Gateway, time.Duration(c.Network.Bridge.LeaseTime), c.Len()), "network", n.Name())
+	s.log.Info(fmt.Sprintf("DHCP, static leases only on %s, lease time %s",
+		c.Network.Pool.Gateway, short(time.Duration(c.Network.Bridge.LeaseTime))),
+		slog.Group(server.LogGroup, "network", n.Name(), "bridge", b.Bridge, "reservations", c.Len()))
 	s.log.Info(fmt.Sprintf("DHCP, sockets bound exclusively to interface %s", b.Bridge), "network", n.Name())
 	if v := s.rpFilter(b.Bridge); v != 0 {
 		s.log.Warn(fmt.Sprintf("rp_filter is %d on %s (the greater of net.ipv4.conf.all.rp_filter and net.ipv4.conf.%s.rp_filter counts): "+
 			"a client that rebinds with an address of another subnet is not heard and keeps that address until its lease ends; set both to 0 to have it refused at once",
 			v, b.Bridge, b.Bridge), "network", n.Name())
 	}
+}
+
+// short writes a duration as dnsmasq does: 2m, 1h30m.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
 
 // tell logs why a network is not served, once and then every minute.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/vishvananda/netlink"
 
@@ -212,6 +213,43 @@ func TestOnTheWire(t *testing.T) {
 		}
 	})
 	d.stop(t)
+}
+
+// TestNovasSyslog: the exchange of nova-network's best-known example gives the lines
+// that its dnsmasq wrote (less those about DISCOVER, which the example leaves out).
+func TestNovasSyslog(t *testing.T) {
+	cirros, gone := ipam.MAC{0xfa, 0x16, 0x3e, 0x2c, 0xe8, 0xec}, ipam.MAC{0xfa, 0x16, 0x3e, 0x5a, 0x9b, 0xde}
+	n, c := newNode(t), testnet.New(t)
+	n.Port(t, "br100", "fdp0", c, cirros)
+	n.reserve(t, "cirros", cirros, reserved)
+	d := n.start(t)
+	d.serving(t, 1)
+	s := c.Station(t, "eth0")
+	s.Send(t, message(t, gone, dhcpv4.MessageTypeRelease, having(netip.MustParseAddr("10.0.0.3"))), testnet.Envelope{})
+	await(t, "the release", func() bool { return strings.Contains(d.log.String(), "DHCPRELEASE") })
+	exchange(t, s, message(t, cirros, dhcpv4.MessageTypeDiscover), testnet.Envelope{})
+	exchange(t, s, message(t, cirros, dhcpv4.MessageTypeRequest, asking(reserved), choosing(gateway)), testnet.Envelope{})
+	exchange(t, s, message(t, cirros, dhcpv4.MessageTypeRequest, having(reserved)), testnet.Envelope{From: reserved, To: gateway, ToMAC: bridgeMAC})
+	d.stop(t)
+	var got []string
+	for l := range strings.Lines(d.log.String()) {
+		_, text, _ := strings.Cut(strings.TrimSuffix(l, "\n"), " flat-dhcpd: ")
+		if strings.HasPrefix(text, "DHCP, static") || strings.Contains(text, "(br100)") && !strings.HasPrefix(text, "DHCPDISCOVER") {
+			got = append(got, text)
+		}
+	}
+	want := []string{
+		"DHCP, static leases only on 10.0.0.1, lease time 2m",
+		"DHCPRELEASE(br100) 10.0.0.3 fa:16:3e:5a:9b:de unknown lease",
+		"DHCPOFFER(br100) 10.0.0.2 fa:16:3e:2c:e8:ec",
+		"DHCPREQUEST(br100) 10.0.0.2 fa:16:3e:2c:e8:ec",
+		"DHCPACK(br100) 10.0.0.2 fa:16:3e:2c:e8:ec cirros",
+		"DHCPREQUEST(br100) 10.0.0.2 fa:16:3e:2c:e8:ec",
+		"DHCPACK(br100) 10.0.0.2 fa:16:3e:2c:e8:ec cirros",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
 }
 
 // TestReservationRacesDiscover: a DISCOVER sent once the row is committed is always

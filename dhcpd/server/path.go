@@ -165,6 +165,10 @@ func (p *path) silent(v Verdict, row *ipam.Reservation) {
 	}
 	suffix := v.String()
 	switch v {
+	case Unknown:
+		if q.Type() == Release {
+			suffix = "unknown lease"
+		}
 	case Declined:
 		suffix = "address in use by another station on the bridge"
 		if text, ok := q.option(optMessage, 1); ok {
