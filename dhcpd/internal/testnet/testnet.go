@@ -181,11 +181,13 @@ func (n *NS) Port(t testing.TB, bridge, port string, peer *NS, mac ipam.MAC) {
 		}
 		return netlink.LinkSetUp(link)
 	})
+	peer.forwarding(t, "eth0")
 	n.forwarding(t, bridge, port)
 }
 
-// forwarding waits until frames pass: a port forwards, and the bridge itself sends,
-// only after the kernel has dealt with the carrier, which it does later.
+// forwarding waits until frames pass: a port forwards, and a link sends, only after
+// the kernel has dealt with the carrier, which it does later. What is sent before is
+// lost without an error.
 func (n *NS) forwarding(t testing.TB, links ...string) {
 	t.Helper()
 	n.Do(t, func() error {
