@@ -122,8 +122,10 @@ func clientNode(t testing.TB, change ...func(*ipam.Network)) (*node, *realClient
 const wantLease = "ip=10.0.0.2 router=10.0.0.1 dns=9.9.9.9 domain=novalocal host=cirros lease=120 server=10.0.0.1 mtu=1500"
 
 func TestUdhcpc(t *testing.T) {
+	t.Parallel() // they mostly wait, each in namespaces of its own
 	for name, args := range map[string][]string{"": nil, "with broadcast flag": {"-B"}} {
 		t.Run("lease and renewal "+name, func(t *testing.T) {
+			t.Parallel()
 			_, c, d := clientNode(t)
 			cmd := c.udhcpc(t, args...)
 			if got := c.event(t, "bound", 1); got != "bound "+wantLease {
@@ -139,6 +141,7 @@ func TestUdhcpc(t *testing.T) {
 		})
 	}
 	t.Run("renewal after the daemon was restarted", func(t *testing.T) {
+		t.Parallel()
 		n, c, d := clientNode(t)
 		cmd := c.udhcpc(t)
 		c.event(t, "bound", 1)
@@ -152,6 +155,7 @@ func TestUdhcpc(t *testing.T) {
 		}
 	})
 	t.Run("rebinding when the server comes back", func(t *testing.T) {
+		t.Parallel()
 		n, c, d := clientNode(t)
 		cmd := c.udhcpc(t)
 		c.event(t, "bound", 1)
@@ -172,6 +176,7 @@ func TestUdhcpc(t *testing.T) {
 		}
 	})
 	t.Run("a moved reservation: refused, then the new address", func(t *testing.T) {
+		t.Parallel()
 		n, c, d := clientNode(t)
 		cmd := c.udhcpc(t)
 		c.event(t, "bound", 1)
@@ -186,6 +191,7 @@ func TestUdhcpc(t *testing.T) {
 		}
 	})
 	t.Run("a stranger meets silence, a known one beside it does not", func(t *testing.T) {
+		t.Parallel()
 		n, c, d := clientNode(t)
 		ns := testnet.New(t)
 		n.Port(t, "br100", "fdp1", ns, stranger)
@@ -211,6 +217,7 @@ func TestUdhcpc(t *testing.T) {
 }
 
 func TestDhclient(t *testing.T) {
+	t.Parallel()
 	stop := func(t *testing.T, c *realClient, cmd *exec.Cmd, done <-chan struct{}) {
 		t.Helper()
 		// It writes the lease down after its script has run.
@@ -222,6 +229,7 @@ func TestDhclient(t *testing.T) {
 		<-done
 	}
 	t.Run("lease, then init-reboot with its lease file", func(t *testing.T) {
+		t.Parallel()
 		n, c, d := clientNode(t)
 		cmd, done := c.dhclient(t)
 		if got := c.event(t, "BOUND", 1); got != "BOUND "+wantLease {
@@ -240,6 +248,7 @@ func TestDhclient(t *testing.T) {
 		}
 	})
 	t.Run("init-reboot with an address that is no longer its own", func(t *testing.T) {
+		t.Parallel()
 		n, c, d := clientNode(t)
 		cmd, done := c.dhclient(t)
 		c.event(t, "BOUND", 1)
@@ -255,6 +264,7 @@ func TestDhclient(t *testing.T) {
 		}
 	})
 	t.Run("renewal by unicast", func(t *testing.T) {
+		t.Parallel()
 		// T1 comes after two seconds.
 		n, c, d := clientNode(t, func(r *ipam.Network) { r.Bridge.LeaseTime = ipam.Duration(4 * time.Second) })
 		observer := n.Station(t, "br100")

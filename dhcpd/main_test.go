@@ -182,6 +182,7 @@ func TestSecondDaemonIsRefused(t *testing.T) {
 }
 
 func TestSignOfLife(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	d := n.start(t)
 	path := rundir.Dir(n.run).DaemonAlive()
@@ -204,6 +205,7 @@ func mtime(t testing.TB, path string) time.Time {
 // TestPortTaken: another DHCP server on the bridge is named as the trouble, and when
 // it is gone the network is served.
 func TestPortTaken(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	var other net.PacketConn
 	n.Do(t, func() (err error) {
