@@ -167,13 +167,20 @@ func parentPath(path string) string {
 	return path[:max(0, bytes.LastIndexAny([]byte(path), ".["))]
 }
 
+// maxScanned bounds how deep scan looks: our deepest key is at 6.
+const maxScanned = 12
+
 // scan notes where every key stands, and which are given twice in one object. data is
 // known to be valid JSON.
 func scan(data []byte) (l lines, twice []string) {
 	l = lines{data: data, offsets: map[string]int64{}}
 	dec := json.NewDecoder(bytes.NewReader(data))
-	var value func(path string) bool
-	value = func(path string) bool {
+	var value func(path string, depth int) bool
+	value = func(path string, depth int) bool {
+		if depth > maxScanned {
+			var skipped json.RawMessage
+			return dec.Decode(&skipped) == nil
+		}
 		tok, err := dec.Token()
 		if err != nil {
 			return false
@@ -201,13 +208,13 @@ func scan(data []byte) (l lines, twice []string) {
 				rest := data[l.offsets[at]:]
 				l.offsets[at] += int64(len(rest) - len(bytes.TrimLeft(rest, ", \t\r\n")))
 			}
-			if !value(at) {
+			if !value(at, depth+1) {
 				return false
 			}
 		}
 		return true
 	}
-	value("")
+	value("", 0)
 	return l, twice
 }
 

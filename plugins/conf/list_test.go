@@ -107,6 +107,19 @@ func TestParseListExplainsMistakes(t *testing.T) {
 	}
 }
 
+// Depth must not cost the square of itself in paths.
+func TestParseListOfADeepFile(t *testing.T) {
+	deep := strings.Repeat("[", 9000) + strings.Repeat("]", 9000)
+	text := strings.Replace(conflist, `{"type": "loopback"}`, `{"type": "x", "deep": `+deep+`, "deep": 1}`, 1)
+	if _, err := ParseList([]byte(text)); err != nil {
+		t.Error(err)
+	}
+	_, err := ParseList([]byte(strings.Replace(text, `"10.0.0.0/24"`, `"10.0.0.7/24"`, 1)))
+	if err == nil || !strings.Contains(err.Error(), "line 11: key ipam.subnet") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // docs/configuration.md is the reference of every key, those of later versions too.
 func TestEveryKeyIsDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/configuration.md")
