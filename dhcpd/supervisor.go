@@ -32,6 +32,7 @@ type supervisor struct {
 
 type served struct {
 	network *snapshot.Network
+	copy    *snapshot.Copy // as it was when service began
 	binding server.Binding
 	server  *server.Server
 	cancel  context.CancelFunc
@@ -103,7 +104,7 @@ func (s *supervisor) wanted() map[string]served {
 			s.tell(slog.LevelInfo, n, fmt.Sprintf("network %s waits to be served: %v", n.Name(), err))
 			continue
 		}
-		list[name] = served{network: n, binding: b}
+		list[name] = served{network: n, copy: c, binding: b}
 	}
 	return list
 }
@@ -125,20 +126,19 @@ func (s *supervisor) start(ctx context.Context, w served) {
 		w.server.Run(ctx)
 	}()
 	s.serving[b.Bridge] = &w
-	s.announce(n, b)
+	s.announce(w.copy, b)
 }
 
 // announce says what is served, in dnsmasq's words.
-func (s *supervisor) announce(n *snapshot.Network, b server.Binding) {
-	c := n.Copy()
+func (s *supervisor) announce(c *snapshot.Copy, b server.Binding) {
 	s.log.Info(fmt.Sprintf("DHCP, static leases only on %s, lease time %s",
 		c.Network.Pool.Gateway, short(time.Duration(c.Network.Bridge.LeaseTime))),
-		slog.Group(server.LogGroup, "network", n.Name(), "bridge", b.Bridge, "reservations", c.Len()))
-	s.log.Info(fmt.Sprintf("DHCP, sockets bound exclusively to interface %s", b.Bridge), "network", n.Name())
+		slog.Group(server.LogGroup, "network", c.Network.Name, "bridge", b.Bridge, "reservations", c.Len()))
+	s.log.Info(fmt.Sprintf("DHCP, sockets bound exclusively to interface %s", b.Bridge), "network", c.Network.Name)
 	if v := s.rpFilter(b.Bridge); v != 0 {
 		s.log.Warn(fmt.Sprintf("rp_filter is %d on %s (the greater of net.ipv4.conf.all.rp_filter and net.ipv4.conf.%s.rp_filter counts): "+
 			"a client that rebinds with an address of another subnet is not heard and keeps that address until its lease ends; set both to 0 to have it refused at once",
-			v, b.Bridge, b.Bridge), "network", n.Name())
+			v, b.Bridge, b.Bridge), "network", c.Network.Name)
 	}
 }
 
