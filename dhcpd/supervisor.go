@@ -32,7 +32,7 @@ type supervisor struct {
 
 type served struct {
 	network *snapshot.Network
-	copy    *snapshot.Copy // as it was when service began
+	copy    *snapshot.Copy // until service begins
 	binding server.Binding
 	server  *server.Server
 	cancel  context.CancelFunc
@@ -125,8 +125,9 @@ func (s *supervisor) start(ctx context.Context, w served) {
 		defer close(w.done)
 		w.server.Run(ctx)
 	}()
-	s.serving[b.Bridge] = &w
 	s.announce(w.copy, b)
+	w.copy = nil // a copy may be large, and this one grows old
+	s.serving[b.Bridge] = &w
 }
 
 // announce says what is served, in dnsmasq's words.
