@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
-
-	"go.etcd.io/bbolt"
 )
 
 // hintAfter is how many addresses in a row must be passed over, because their MACs
@@ -18,7 +16,7 @@ const hintAfter = 64
 // the data directory. Successive questions about ascending MACs walk along the
 // indexes, so that passing over a run of taken ones is cheap.
 type macsInUse struct {
-	cursors  []*bbolt.Cursor
+	cursors  []cursor
 	keys     [][]byte // where each cursor stands; nil before the first question and at the end
 	started  []bool
 	gateways []MAC
@@ -36,7 +34,7 @@ func (t *txn) macsInUse() (*macsInUse, error) {
 		m.gateways = append(m.gateways, n.net.Pool.gatewayMAC())
 	}
 	for _, v := range views {
-		m.cursors = append(m.cursors, v.bucket(bucketMACs).Cursor())
+		m.cursors = append(m.cursors, v.bucket(bucketMACs).cursor())
 	}
 	m.keys = make([][]byte, len(m.cursors))
 	m.started = make([]bool, len(m.cursors))
@@ -118,7 +116,7 @@ func (t *txn) nextFree(taken *macsInUse) (netip.Addr, bool, error) {
 // passed over; the zero address if there is none.
 func (t *txn) scanFree(from netip.Addr, taken *macsInUse) (netip.Addr, int, error) {
 	passed := 0
-	c := t.bucket(bucketFree).Cursor()
+	c := t.bucket(bucketFree).cursor()
 	for k, v := c.Seek(addrKey(from)); k != nil; k, v = c.Next() {
 		r, err := t.decodeFree(k, v)
 		if err != nil {
@@ -143,7 +141,7 @@ func (t *txn) nextReleased(taken *macsInUse) (netip.Addr, error) {
 	full := &ExhaustedError{Network: t.name}
 	delay := time.Duration(t.net.Pool.ReuseDelay)
 	passed := 0
-	c := t.bucket(bucketReleased).Cursor()
+	c := t.bucket(bucketReleased).cursor()
 	for k, _ := c.First(); k != nil; k, _ = c.Next() {
 		at, a, err := parseReleasedKey(k)
 		if err != nil {

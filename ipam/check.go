@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
+
+	"go.etcd.io/bbolt"
 )
 
 // Check reads a whole store and returns which of its invariants are broken:
@@ -125,18 +128,51 @@ func (k *checker) run() (err error) {
 	if k.net.Name != k.v.name {
 		k.add(bucketMeta, "the record is of network %q", k.net.Name)
 	}
+	if have := k.v.bucket(bucketMeta).Get([]byte(keySubnet)); !bytes.Equal(have, addrKey(k.net.Pool.Subnet.Addr())) {
+		k.add(bucketMeta, "the subnet's address is %x", have)
+	}
 	for _, step := range []func() error{k.rows, k.history, k.free, k.indexes, k.counters} {
 		if err := step(); err != nil {
 			return err
 		}
 	}
 	k.partition()
-	// Only now: bbolt's own check runs in a goroutine of its own, where a fault ends
-	// the process. Every page it follows has been read here without one.
-	for err := range k.v.tx.Check() {
-		k.add("pages", "%v", err)
+	return k.pages()
+}
+
+// pages runs bbolt's own check: each page is in use once, or free. It comes last, as
+// it runs in a goroutine of its own, where a fault ends the process: every page it
+// follows has been read here by then.
+func (k *checker) pages() error {
+	c := k.v.root.cursor()
+	for name, _ := c.First(); name != nil; name, _ = c.Next() {
+		if !slices.Contains(allBuckets[:], string(name)) {
+			k.add("buckets", "there is one more, %q", name)
+			return nil
+		}
 	}
-	return nil
+	if err := k.v.file.meta.verifyFreelist(k.v.file.f); err != nil {
+		k.add("pages", "%v", err)
+		return nil
+	}
+	f, err := os.Open(k.v.path)
+	if err != nil {
+		return err
+	}
+	d := &dbFile{path: k.v.path, f: f}
+	if err := d.openBolt(f, &bbolt.Options{ReadOnly: true}); err != nil {
+		_ = f.Close() // bbolt may have closed it already
+		return err
+	}
+	err = d.guard(func() error {
+		return d.db.View(func(tx *bbolt.Tx) error {
+			for err := range tx.Check() {
+				k.add("pages", "%v", err)
+			}
+			return nil
+		})
+	})
+	return errors.Join(err, d.close())
 }
 
 // expect notes an index entry that must be there, and reports a second one.
@@ -190,7 +226,7 @@ func (k *checker) rows() error {
 }
 
 func (k *checker) history() error {
-	c := k.v.bucket(bucketHistory).Cursor()
+	c := k.v.bucket(bucketHistory).cursor()
 	for key, value := c.First(); key != nil; key, value = c.Next() {
 		a, err := parseAddrKey(key)
 		if err != nil {
@@ -210,7 +246,7 @@ func (k *checker) history() error {
 		}
 		k.times[string(releasedKey(p.Released, a))] = true
 	}
-	c = k.v.bucket(bucketReleased).Cursor()
+	c = k.v.bucket(bucketReleased).cursor()
 	n := 0
 	for key, _ := c.First(); key != nil; key, _ = c.Next() {
 		n++
@@ -225,7 +261,7 @@ func (k *checker) history() error {
 }
 
 func (k *checker) free() error {
-	c := k.v.bucket(bucketFree).Cursor()
+	c := k.v.bucket(bucketFree).cursor()
 	var last netip.Addr
 	for key, value := c.First(); key != nil; key, value = c.Next() {
 		r, err := k.v.decodeFree(key, value)
@@ -244,7 +280,7 @@ func (k *checker) free() error {
 
 func (k *checker) indexes() error {
 	for bucket, want := range k.want {
-		c := k.v.bucket(bucket).Cursor()
+		c := k.v.bucket(bucket).cursor()
 		for key, value := c.First(); key != nil; key, value = c.Next() {
 			a, ok := want[string(key)]
 			if !ok || !bytes.Equal(value, addrKey(a)) {

@@ -31,6 +31,7 @@ const (
 	keyNetwork  = "network"
 	keyCounters = "counters"
 	keyHint     = "hint"
+	keySubnet   = "subnet" // the subnet's address, for who does not need the record
 )
 
 // schemaVersion is the layout this version reads and writes.

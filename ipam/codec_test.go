@@ -207,7 +207,8 @@ func FuzzMeta(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if err := m.verify(bytes.NewReader(b), int64(len(b))); err == nil && uint64(m.pageSize)*m.pages > uint64(len(b)) {
+		_ = m.verifyFreelist(bytes.NewReader(b))
+		if err := m.verify(int64(len(b))); err == nil && uint64(m.pageSize)*m.pages > uint64(len(b)) {
 			t.Errorf("accepted with %d pages in %d bytes", m.pages, len(b))
 		}
 	})

@@ -53,6 +53,9 @@ func (t *txn) configure(n Network) (bool, error) {
 			return false, err
 		}
 	}
+	if err := t.put(bucketMeta, []byte(keySubnet), addrKey(n.Pool.Subnet.Addr())); err != nil {
+		return false, err
+	}
 	return true, t.put(bucketMeta, []byte(keyNetwork), record)
 }
 

@@ -112,6 +112,9 @@ func TestDamagedFiles(t *testing.T) {
 				if what == "Dir.Check" {
 					continue // for it the damage is a defect
 				}
+				if reads := what == "Snapshot" || what == "Check" || what == "Networks" || what == "Remove"; reads && strings.HasSuffix(name, " list") {
+					continue // the list of free pages matters to who writes
+				}
 				if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), path) ||
 					!strings.Contains(err.Error(), "restore it from a copy, or move it away") {
 					t.Errorf("%s: %v", what, err)

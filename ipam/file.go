@@ -21,7 +21,8 @@ import (
 type dbFile struct {
 	path string
 	f    *os.File
-	db   *bbolt.DB
+	meta metaPage
+	db   *bbolt.DB // nil of a reader
 	// stuck: bbolt panicked with a lock of its own held, so that its Close would
 	// wait for ever. Only the descriptor is closed then.
 	stuck bool
@@ -34,7 +35,8 @@ type dbFile struct {
 // that has the lock already: taking it again is then a success at once, since a
 // flock belongs to the open file. As a further gain the file verified, the file
 // locked and the file mapped are the same one, and bbolt, which silently makes a
-// store out of nothing and out of an empty file, never gets to open one.
+// store out of nothing and out of an empty file, never gets to open one. Readers do
+// without bbolt (see tree.go).
 func (d *Dir) openFile(ctx context.Context, path string, write bool) (_ *dbFile, err error) {
 	if fi, err := os.Stat(path); err != nil {
 		return nil, err
@@ -56,21 +58,9 @@ func (d *Dir) openFile(ctx context.Context, path string, write bool) (_ *dbFile,
 		return nil, fmt.Errorf("locking %s: %w", path, err)
 	}
 	db := &dbFile{path: path, f: f}
-	err = db.guard(func() error {
-		if err := verifyFile(f); err != nil {
-			return damaged(path, err)
-		}
-		db.db, err = bbolt.Open(path, fileMode, &bbolt.Options{
-			ReadOnly:     !write,
-			Timeout:      time.Nanosecond, // should the lock be taken after all: fail, never poll
-			OpenFile:     func(string, int, os.FileMode) (*os.File, error) { return f, nil },
-			FreelistType: bbolt.FreelistMapType,
-			NoStatistics: true,
-			NoSync:       d.noSync,
-			NoGrowSync:   d.noSync,
-		})
-		return err
-	})
+	if err = db.verify(write); err == nil && write {
+		err = db.openBolt(f, &bbolt.Options{NoSync: d.noSync, NoGrowSync: d.noSync})
+	}
 	if err != nil {
 		_ = f.Close() // bbolt may have closed it already
 		return nil, err
@@ -78,56 +68,81 @@ func (d *Dir) openFile(ctx context.Context, path string, write bool) (_ *dbFile,
 	return db, nil
 }
 
-func verifyFile(f *os.File) error {
-	fi, err := f.Stat()
+// verify looks at what is cheap to look at; at the free list only for bbolt.
+func (d *dbFile) verify(freelist bool) error {
+	fi, err := d.f.Stat()
 	if err != nil {
 		return err
 	}
 	if fi.Size() == 0 {
-		return errors.New("it is empty")
+		return damaged(d.path, errors.New("it is empty"))
 	}
-	m, err := readMeta(f)
+	if d.meta, err = readMeta(d.f); err == nil {
+		err = d.meta.verify(fi.Size())
+	}
+	if err == nil && freelist {
+		err = d.meta.verifyFreelist(d.f)
+	}
 	if err != nil {
-		return err
+		return damaged(d.path, err)
 	}
-	return m.verify(f, fi.Size())
+	return nil
+}
+
+// openBolt hands bbolt the descriptor f, which has the lock.
+func (d *dbFile) openBolt(f *os.File, o *bbolt.Options) error {
+	o.Timeout = time.Nanosecond // should the lock be taken after all: fail, never poll
+	o.OpenFile = func(string, int, os.FileMode) (*os.File, error) { return f, nil }
+	o.FreelistType = bbolt.FreelistMapType
+	o.NoStatistics = true
+	return d.guard(func() (err error) {
+		if d.db, err = bbolt.Open(d.path, fileMode, o); err != nil {
+			return fmt.Errorf("opening %s: %w", d.path, err)
+		}
+		return nil
+	})
 }
 
 // close releases the lock.
 func (d *dbFile) close() error {
-	if d.stuck {
+	if d.db == nil || d.stuck {
 		return d.f.Close()
 	}
 	return d.guard(d.db.Close)
 }
 
-// begin starts a transaction.
-func (d *dbFile) begin(write bool) (*bbolt.Tx, error) {
+// begin starts a write transaction.
+func (d *dbFile) begin() (*bbolt.Tx, error) {
 	d.stuck = true
-	tx, err := d.db.Begin(write)
+	tx, err := d.db.Begin(true)
 	d.stuck = false
 	return tx, err
 }
 
-// guard runs fn and turns what a damaged file does to bbolt into an error: a panic
-// of its own, or a fault at a page that is not there (the file shrank under the
-// mapping, a page number points to nowhere). Any other panic is a bug, passed on.
+// guard runs fn and turns what a damaged file does to its readers into an error: a
+// pageError of ours, or bbolt's panic, or its fault at a page that is not there (the
+// file shrank under the mapping, a page number points to nowhere). Any other panic
+// is a bug, passed on.
 func (d *dbFile) guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			if !fromFile(p) {
+			bad, ok := p.(pageError)
+			if !ok && !fromBolt(p) {
 				panic(p)
 			}
-			err = damaged(d.path, fmt.Errorf("%v", p))
+			if !ok {
+				bad.error = fmt.Errorf("%v", p)
+			}
+			err = damaged(d.path, bad.error)
 		}
 	}()
 	return fn()
 }
 
-// fromFile reports whether a panic being recovered is a memory fault or was raised
+// fromBolt reports whether a panic being recovered is a memory fault or was raised
 // in bbolt's code. To be called in the deferred function.
-func fromFile(p any) bool {
+func fromBolt(p any) bool {
 	if _, fault := p.(interface{ Addr() uintptr }); fault {
 		return true
 	}

@@ -16,7 +16,7 @@ import (
 
 // freeFrom returns the first interval that ends at a or above.
 func (t *txn) freeFrom(a netip.Addr) (Range, bool, error) {
-	k, v := t.bucket(bucketFree).Cursor().Seek(addrKey(a))
+	k, v := t.bucket(bucketFree).cursor().Seek(addrKey(a))
 	if k == nil {
 		return Range{}, false, nil
 	}
@@ -145,7 +145,7 @@ func (t *txn) rebuildFree() error {
 // taken yields the keys of rows and of history, merged in ascending order.
 func (t *txn) taken() iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
-		rows, history := t.bucket(bucketRows).Cursor(), t.bucket(bucketHistory).Cursor()
+		rows, history := t.bucket(bucketRows).cursor(), t.bucket(bucketHistory).cursor()
 		a, _ := rows.First()
 		b, _ := history.First()
 		for a != nil || b != nil {

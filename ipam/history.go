@@ -110,7 +110,7 @@ func (t *txn) prune() error {
 
 // oldest returns the address that was released first.
 func (t *txn) oldest() (a netip.Addr, at time.Time, ok bool, err error) {
-	k, _ := t.bucket(bucketReleased).Cursor().First()
+	k, _ := t.bucket(bucketReleased).cursor().First()
 	if k == nil {
 		return a, at, false, nil
 	}
@@ -125,7 +125,7 @@ func (t *txn) oldest() (a netip.Addr, at time.Time, ok bool, err error) {
 // gets there again.
 func (t *txn) correctClock() error {
 	for range pruneStep {
-		k, _ := t.bucket(bucketReleased).Cursor().Last()
+		k, _ := t.bolt(bucketReleased).Cursor().Last()
 		if k == nil {
 			return nil
 		}
@@ -157,7 +157,7 @@ func (t *txn) correctClock() error {
 // dropForeignHistory forgets released addresses that the network no longer gives.
 func (t *txn) dropForeignHistory() error {
 	gone := make(map[netip.Addr]past)
-	c := t.bucket(bucketHistory).Cursor()
+	c := t.bucket(bucketHistory).cursor()
 	for k, v := c.First(); k != nil; k, v = c.Next() {
 		a, err := parseAddrKey(k)
 		if err != nil {

@@ -683,7 +683,7 @@ func (x *modelRun) compare(i int, name string) {
 			}
 			rows[r.Addr] = r
 		}
-		c := v.bucket(bucketHistory).Cursor()
+		c := v.bucket(bucketHistory).cursor()
 		for k, value := c.First(); k != nil; k, value = c.Next() {
 			a, err := parseAddrKey(k)
 			if err != nil {

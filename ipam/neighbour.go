@@ -55,16 +55,13 @@ func (t *txn) openNeighbour(name string) (n neighbour, err error) {
 		return n, err
 	}
 	err = n.file.guard(func() (err error) {
-		if n.view, err = newView(n.file, name, false); err != nil {
+		if n.view, err = newView(n.file, name); err != nil {
 			return err
 		}
 		n.net, err = n.view.Network()
 		return err
 	})
 	if err != nil {
-		if n.view != nil {
-			n.view.rollback()
-		}
 		err = errors.Join(err, n.file.close())
 	}
 	return n, err
@@ -74,7 +71,6 @@ func (t *txn) openNeighbour(name string) (n neighbour, err error) {
 func (t *txn) closeNeighbours() error {
 	var errs []error
 	for _, n := range t.near.list {
-		n.view.rollback()
 		errs = append(errs, n.file.close())
 	}
 	t.near.list = nil

@@ -23,10 +23,9 @@ func (s *Store) Snapshot(ctx context.Context) (*Snapshot, error) {
 		if snap.Ident, err = identify(v.file.f); err != nil {
 			return err
 		}
-		c := v.bucket(bucketRows).Cursor()
+		c := v.bucket(bucketRows).cursor()
 		for k, value := c.First(); k != nil; k, value = c.Next() {
-			keys = append(keys, append([]byte(nil), k...))
-			values = append(values, append([]byte(nil), value...))
+			keys, values = append(keys, k), append(values, value) // ours to keep
 		}
 		return nil
 	})

@@ -109,11 +109,10 @@ func (s *Store) readError(err error) error {
 func (s *Store) viewFile(d *dbFile, fn func(*View) error) (err error) {
 	defer func() { err = errors.Join(err, d.close()) }()
 	return d.guard(func() error {
-		v, err := newView(d, s.name, false)
+		v, err := newView(d, s.name)
 		if err != nil {
 			return err
 		}
-		defer v.rollback()
 		return fn(v)
 	})
 }

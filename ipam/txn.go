@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"go.etcd.io/bbolt"
 )
 
 // txn is a write transaction: a View of the store, and the primitives that keep
@@ -23,23 +25,33 @@ type txn struct {
 
 // begin starts a write transaction. The caller holds the directory's lock.
 func (s *Store) begin(ctx context.Context, d *dbFile) (*txn, error) {
-	v, err := newView(d, s.name, true)
+	tx, err := d.begin()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("beginning a transaction in %s: %w", d.path, err)
 	}
-	t := &txn{View: v, store: s, ctx: ctx, now: s.dir.now().Round(0).UTC()}
-	good := false // see newView
+	t := &txn{View: &View{tx: tx, file: d, path: d.path, name: s.name}, store: s, ctx: ctx, now: s.dir.now().Round(0).UTC()}
+	// A damaged file may panic; an open transaction would then block closing it.
+	good := false
 	defer func() {
 		if !good {
-			v.rollback()
+			t.rollback()
 		}
 	}()
+	if err := t.checkSchema(); err != nil {
+		return nil, err
+	}
 	if err := t.load(d.path == s.file()); err != nil {
 		return nil, err
 	}
 	good = true
 	return t, nil
 }
+
+// rollback ends the transaction; without effect once it was committed.
+func (t *txn) rollback() { _ = t.tx.Rollback() } // its only error is "already closed"
+
+// bolt returns a bucket to write to.
+func (t *txn) bolt(name string) *bbolt.Bucket { return t.tx.Bucket([]byte(name)) }
 
 // load reads the network record and the counters, which only a store being made
 // may lack.
@@ -75,7 +87,7 @@ func (t *txn) commit() error {
 }
 
 func (t *txn) put(bucket string, key, value []byte) error {
-	if err := t.bucket(bucket).Put(key, value); err != nil {
+	if err := t.bolt(bucket).Put(key, value); err != nil {
 		return fmt.Errorf("writing %s: bucket %s: %w", t.path, bucket, err)
 	}
 	return nil
@@ -90,7 +102,7 @@ func (t *txn) putJSON(bucket string, key []byte, v any) error {
 }
 
 func (t *txn) del(bucket string, key []byte) error {
-	if err := t.bucket(bucket).Delete(key); err != nil {
+	if err := t.bolt(bucket).Delete(key); err != nil {
 		return fmt.Errorf("writing %s: bucket %s: %w", t.path, bucket, err)
 	}
 	return nil

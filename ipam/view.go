@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,31 +15,19 @@ import (
 // it was given to, and not for concurrent use. Its errors are ErrNotFound, or
 // ErrDamaged if the file contradicts itself.
 type View struct {
-	tx   *bbolt.Tx
 	file *dbFile
 	path string
 	name string
+	// A reader has the trees, a writer the transaction.
+	root  tree
+	trees map[string]tree
+	tx    *bbolt.Tx
 }
 
-// newView begins a transaction on a file and makes sure that it is one of ours.
-func newView(d *dbFile, name string, write bool) (*View, error) {
-	tx, err := d.begin(write)
-	if err != nil {
-		return nil, fmt.Errorf("beginning a transaction in %s: %w", d.path, err)
-	}
-	v := &View{tx: tx, file: d, path: d.path, name: name}
-	// A damaged file may panic; an open transaction would then block closing it.
-	good := false
-	defer func() {
-		if !good {
-			v.rollback()
-		}
-	}()
-	if err := v.checkSchema(); err != nil {
-		return nil, err
-	}
-	good = true
-	return v, nil
+// newView looks at a file opened for reading, and makes sure that it is ours.
+func newView(d *dbFile, name string) (*View, error) {
+	v := &View{file: d, path: d.path, name: name, root: openTree(d.f, d.meta), trees: make(map[string]tree)}
+	return v, v.checkSchema()
 }
 
 func (v *View) checkSchema() error {
@@ -55,17 +44,35 @@ func (v *View) checkSchema() error {
 			ErrNewerSchema, v.path, version, schemaVersion)
 	}
 	for _, name := range allBuckets {
-		if v.bucket(name) == nil {
+		if v.tx != nil && v.tx.Bucket([]byte(name)) == nil || v.tx == nil && !v.root.has(name) {
 			return v.damaged(fmt.Errorf("its bucket %q is missing", name))
 		}
 	}
 	return nil
 }
 
-// rollback ends the transaction; without effect once it was committed.
-func (v *View) rollback() { _ = v.tx.Rollback() } // its only error is "already closed"
+// bucket returns nil if there is none of that name, which checkSchema rules out.
+func (v *View) bucket(name string) bucket {
+	if v.tx != nil {
+		if b := v.tx.Bucket([]byte(name)); b != nil {
+			return boltBucket{b}
+		}
+		return nil
+	}
+	t, ok := v.trees[name]
+	if !ok {
+		if t, ok = v.root.child(name); !ok {
+			return nil
+		}
+		v.trees[name] = t
+	}
+	return t
+}
 
-func (v *View) bucket(name string) *bbolt.Bucket { return v.tx.Bucket([]byte(name)) }
+// boltBucket is a bucket in a write transaction.
+type boltBucket struct{ *bbolt.Bucket }
+
+func (b boltBucket) cursor() cursor { return b.Cursor() }
 
 func (v *View) damaged(why error) error { return damaged(v.path, why) }
 
@@ -90,7 +97,11 @@ func (v *View) ByAddr(addr netip.Addr) (Reservation, error) {
 
 // ByMAC returns the reservation with a MAC.
 func (v *View) ByMAC(mac MAC) (Reservation, error) {
-	r, ok, err := v.rowBy(bucketMACs, mac[:])
+	// Nearly every MAC names its address: that saves the way through the index.
+	r, ok, err := v.namedBy(mac)
+	if err == nil && (!ok || r.MAC != mac) {
+		r, ok, err = v.rowBy(bucketMACs, mac[:])
+	}
 	return found(r, ok, err, "MAC %s in network %s", mac, v.name)
 }
 
@@ -124,7 +135,7 @@ func found(r Reservation, ok bool, err error, what string, args ...any) (Reserva
 // All yields every reservation in the order of addresses. An error ends it.
 func (v *View) All() iter.Seq2[Reservation, error] {
 	return func(yield func(Reservation, error) bool) {
-		c := v.bucket(bucketRows).Cursor()
+		c := v.bucket(bucketRows).cursor()
 		for k, value := c.First(); k != nil; k, value = c.Next() {
 			r, err := decodeRow(k, value)
 			if err != nil {
@@ -167,6 +178,20 @@ func (v *View) row(a netip.Addr) (Reservation, bool, error) {
 		return r, false, v.damaged(err)
 	}
 	return r, true, nil
+}
+
+// namedBy returns the row of the address that a derived MAC would be derived from.
+func (v *View) namedBy(mac MAC) (Reservation, bool, error) {
+	key := bytes.Clone(v.bucket(bucketMeta).Get([]byte(keySubnet)))
+	if len(key) < 4 {
+		return Reservation{}, false, nil
+	}
+	copy(key[len(key)-3:], mac[3:])
+	a, err := parseAddrKey(key)
+	if err != nil {
+		return Reservation{}, false, v.damaged(fmt.Errorf("reading the subnet: %w", err))
+	}
+	return v.row(a)
 }
 
 // rowBy returns the row that an index of rows points to.
