@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
 	"github.com/flatdhcp/flatdhcp/plugins/attach"
-	"github.com/flatdhcp/flatdhcp/plugins/link"
 )
 
 func (c *control) releaseCommand() *cobra.Command {
@@ -40,7 +37,7 @@ func (c *control) release(ctx context.Context, arg string) error {
 		return err
 	}
 	if h := row.Holder; h != nil {
-		why, err := aliveBecause(ctx, *h)
+		why, err := alive(ctx, *h)
 		if err != nil {
 			return fmt.Errorf("finding out whether %s lives: %w", describe(row.Reservation), err)
 		}
@@ -90,38 +87,10 @@ func (c *control) released(network string, r ipam.Reservation) error {
 	return c.sayf("%s is released in network %s; workload %s has no claim to it any more", r.Addr, network, r.Workload)
 }
 
-// aliveBecause returns why an attachment must be taken for alive, or "" if it is
-// proven dead: another boot, its port gone, or, where it has no port of ours, its
-// namespace gone.
-func aliveBecause(ctx context.Context, h ipam.Holder) (string, error) {
+func alive(ctx context.Context, h ipam.Holder) (string, error) {
 	boot, err := attach.BootID()
 	if err != nil {
 		return "", err
 	}
-	if h.BootID != "" && h.BootID != boot {
-		return "", nil
-	}
-	if h.Ported {
-		port := link.PortName(h.ContainerID, h.IfName)
-		_, exists, err := link.PortByName(ctx, port)
-		if err != nil || !exists {
-			return "", err
-		}
-		return "its port " + port + " exists", nil
-	}
-	if h.NetNS == "" || h.NetNSInode == 0 {
-		return "nothing tells its end but another boot", nil
-	}
-	// By inode alone: a file that lost its mount is a namespace gone as well.
-	info, err := os.Stat(h.NetNS)
-	if errors.Is(err, os.ErrNotExist) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Ino != h.NetNSInode {
-		return "", nil
-	}
-	return "its network namespace " + h.NetNS + " exists", nil
+	return attach.Alive(ctx, h, boot)
 }

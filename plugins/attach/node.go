@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
 	"github.com/flatdhcp/flatdhcp/plugins/filter"
@@ -89,7 +90,7 @@ func (n *Node) reserve(ctx context.Context, store *ipam.Store, network *ipam.Net
 		}
 		defer func() { err = errors.Join(err, lock.Release()) }()
 	}
-	why, err := n.alive(ctx, old)
+	why, err := Alive(ctx, old, n.BootID)
 	if err != nil {
 		return ipam.Grant{}, err
 	}
@@ -100,25 +101,33 @@ func (n *Node) reserve(ctx context.Context, store *ipam.Store, network *ipam.Net
 	return store.Reserve(ctx, network, req)
 }
 
-// alive returns why h must be taken for alive, or "" if it is proven dead: another
-// boot, its port gone, or, where it has no port of ours, its namespace gone.
-func (n *Node) alive(ctx context.Context, h ipam.Holder) (string, error) {
-	if h.BootID != n.BootID {
+// Alive returns why h must be taken for alive, or "" if it is proven dead: another boot
+// than bootID, its port gone, or, where it has no port of ours, its namespace gone. In
+// doubt it lives: two workloads with one address is worse than an ADD to be tried again.
+func Alive(ctx context.Context, h ipam.Holder, bootID string) (string, error) {
+	if h.BootID != "" && h.BootID != bootID {
 		return "", nil
 	}
 	if h.Ported {
 		port := link.PortName(h.ContainerID, h.IfName)
 		_, exists, err := link.PortByName(ctx, port)
-		if err != nil {
-			return "", fmt.Errorf("looking for the port of container %s: %w", h.ContainerID, err)
+		if err != nil || !exists {
+			return "", err
 		}
-		if exists {
-			return "its port " + port + " exists", nil
-		}
+		return "its port " + port + " exists", nil
+	}
+	if h.NetNS == "" || h.NetNSInode == 0 {
+		return "nothing tells its end but another boot", nil
+	}
+	// By inode alone: a file that lost its mount is a namespace gone as well.
+	info, err := os.Stat(h.NetNS)
+	if errors.Is(err, os.ErrNotExist) {
 		return "", nil
 	}
-	inode, err := link.NetNSInode(h.NetNS)
-	if errors.Is(err, os.ErrNotExist) || err == nil && inode != h.NetNSInode {
+	if err != nil {
+		return "", fmt.Errorf("looking at the namespace of container %s: %w", h.ContainerID, err)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Ino != h.NetNSInode {
 		return "", nil
 	}
 	return "its network namespace " + h.NetNS + " exists", nil
