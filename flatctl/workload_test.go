@@ -185,7 +185,7 @@ func TestAliveBecause(t *testing.T) {
 		"nothing known of its end": {unknown, "nothing tells its end but another boot"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := aliveBecause(t.Context(), tc.holder)
+			got, err := alive(t.Context(), tc.holder)
 			if err != nil || got != tc.want {
 				t.Errorf("got %q, %v; want %q", got, err, tc.want)
 			}
