@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -160,35 +159,5 @@ func TestRelease(t *testing.T) {
 	s.golden("release.txt")
 	if diff := cmp.Diff([]string{"apply flat", "delete c1 eth0", "delete c3 eth0"}, s.node.did); diff != "" {
 		t.Error(diff)
-	}
-}
-
-func TestAliveBecause(t *testing.T) {
-	s := newSession(t)
-	alive := s.alive("c1")
-	gone, other := alive, alive
-	gone.NetNS = filepath.Join(s.dir, "none")
-	other.NetNSInode++
-	ported := alive
-	ported.Ported, ported.ContainerID, ported.IfName = true, "no such container", "eth0"
-	unknown := alive
-	unknown.NetNSInode = 0
-	for name, tc := range map[string]struct {
-		holder ipam.Holder
-		want   string
-	}{
-		"namespace there":          {alive, "its network namespace " + alive.NetNS + " exists"},
-		"namespace gone":           {gone, ""},
-		"another namespace":        {other, ""},
-		"another boot":             {dead("c1"), ""},
-		"its port is not here":     {ported, ""},
-		"nothing known of its end": {unknown, "nothing tells its end but another boot"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got, err := alive(t.Context(), tc.holder)
-			if err != nil || got != tc.want {
-				t.Errorf("got %q, %v; want %q", got, err, tc.want)
-			}
-		})
 	}
 }
