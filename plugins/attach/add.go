@@ -14,7 +14,7 @@ import (
 	"github.com/flatdhcp/flatdhcp/plugins/link"
 )
 
-// ErrSameNetNS: the container's network namespace is the node's own.
+// ErrSameNetNS says that the container's network namespace is the node's own.
 var ErrSameNetNS = errors.New("container and node share one network namespace")
 
 // forwardingWait is how long ADD waits for a port to forward before it announces the
