@@ -293,6 +293,28 @@ func TestReservationRacesDiscover(t *testing.T) {
 	}
 }
 
+// TestMovedReservationIsNotConfirmed: a client that asks for its old address right
+// after its reservation moved is refused, however late the daemon hears of the change.
+func TestMovedReservationIsNotConfirmed(t *testing.T) {
+	n, _, s, _ := servedNode(t)
+	const runs = 100
+	mac := ipam.MAC{0x02, 0, 0, 0, 3, 1}
+	g := n.reserve(t, "w", mac, netip.MustParseAddr("10.0.0.99"))
+	for i := range runs {
+		old := g.Addr
+		exchange(t, s, message(t, mac, dhcpv4.MessageTypeDiscover), testnet.Envelope{})
+		n.release(t, "w")
+		g = n.reserve(t, "w", mac, netip.AddrFrom4([4]byte{10, 0, 0, 100 + byte(i)}))
+		if r := exchange(t, s, message(t, mac, dhcpv4.MessageTypeRequest, asking(old), choosing(gateway)), testnet.Envelope{}); r.MessageType() != dhcpv4.MessageTypeNak {
+			t.Fatalf("run %d: %v of %v, which is reserved no more", i, r.MessageType(), r.YourIPAddr)
+		}
+		r := exchange(t, s, message(t, mac, dhcpv4.MessageTypeRequest, asking(g.Addr)), testnet.Envelope{})
+		if r.MessageType() != dhcpv4.MessageTypeAck || !r.YourIPAddr.Equal(g.Addr.AsSlice()) {
+			t.Fatalf("run %d: %v of %v, want an ACK of %v", i, r.MessageType(), r.YourIPAddr, g.Addr)
+		}
+	}
+}
+
 // silentSoon: a released reservation is no longer served once the copy is renewed.
 func silentSoon(t testing.TB, s *testnet.Station, mac ipam.MAC) {
 	t.Helper()

@@ -26,8 +26,8 @@ const (
 type Source interface {
 	// Copy never waits and is never nil for a network that is served.
 	Copy() *snapshot.Copy
-	// Stale reports whether the store is known to have changed since.
-	Stale() bool
+	// Stale reports whether the store has changed since copy c was made sure of.
+	Stale(c *snapshot.Copy) bool
 	// Fresh returns a copy with everything committed before the call; false: the store
 	// cannot be read now, and the copy is the last one.
 	Fresh(ctx context.Context) (c *snapshot.Copy, ok bool)

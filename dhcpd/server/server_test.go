@@ -107,7 +107,7 @@ func (r *rows) Copy() *snapshot.Copy {
 	return r.current
 }
 
-func (r *rows) Stale() bool {
+func (r *rows) Stale(*snapshot.Copy) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.stale

@@ -206,14 +206,10 @@ func TestOldCopyServesWhileTheStoreCannotBeRead(t *testing.T) {
 	n, log, _ := followed1(t, s)
 	old := fresh(t, n)
 	s.set(func(s *fakeStore) { s.fail = ipam.ErrDamaged })
-	n.touch()
 	for range 20 {
 		if c, ok := n.Fresh(t.Context()); ok || c != old || n.Copy() != old {
 			t.Fatal("the old copy is gone")
 		}
-	}
-	if n.Stale() {
-		t.Error("every packet would look at a store that cannot be read")
 	}
 	want := "reading the store of network flat (/data/flat.db): store is damaged; serving its 1 reservations as last read"
 	if got := strings.Count(log.String(), want); got != 1 {
@@ -424,6 +420,55 @@ func TestFollow(t *testing.T) {
 	})
 	if got := names(f); got != "a/one b/a-third" {
 		t.Errorf("networks are %s", got)
+	}
+}
+
+// TestStaleAsSoonAsCommitted: no notification is needed to know that a copy is old.
+func TestStaleAsSoonAsCommitted(t *testing.T) {
+	d := ipam.OpenDir(filepath.Join(t.TempDir(), "data"))
+	rec := record("flat", 0, "br100")
+	reserve(t, d, rec, "first")
+	n := newNetwork(d.Path(), "flat", Of(d).Store("flat"), (&logbook{}).logger(), func() {})
+	if !n.Stale(n.Copy()) {
+		t.Error("a copy that was never made is not stale")
+	}
+	for i := range 100 {
+		fresh(t, n)
+		if n.Stale(n.Copy()) {
+			t.Fatalf("round %d: stale though nothing happened", i)
+		}
+		reserve(t, d, rec, fmt.Sprintf("w%d", i))
+		if !n.Stale(n.Copy()) {
+			t.Fatalf("round %d: not stale after a commit", i)
+		}
+	}
+	old := fresh(t, n)
+	if err := os.Remove(filepath.Join(d.Path(), "flat.db")); err != nil {
+		t.Fatal(err)
+	}
+	if !n.Stale(n.Copy()) {
+		t.Error("not stale after the file went")
+	}
+	if _, ok := n.Fresh(t.Context()); ok {
+		t.Error("a store that is gone counts as read")
+	}
+	reserve(t, d, rec, "anew")
+	if !n.Stale(n.Copy()) {
+		t.Error("not stale after another file came")
+	}
+	if fresh(t, n); n.Stale(n.Copy()) {
+		t.Error("stale though nothing happened to the new file")
+	}
+	if !n.Stale(old) {
+		t.Error("a copy that has been replaced is not stale")
+	}
+	reserve(t, d, rec, "anew-too")
+	if !n.Stale(n.Copy()) {
+		t.Error("not stale after a commit to the new file")
+	}
+	n.bell.close()
+	if fresh(t, n); !n.Stale(n.Copy()) {
+		t.Error("without a bell every copy must count as old")
 	}
 }
 

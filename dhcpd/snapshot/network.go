@@ -22,6 +22,7 @@ const (
 // Network follows one network's store.
 type Network struct {
 	dir, name string
+	path      string // of the store's file
 	store     Store
 	log       *slog.Logger
 	changed   func() // called when the network's record (not merely a row) changed
@@ -31,16 +32,16 @@ type Network struct {
 	// and then finds the copy already new, so waiting packets share one reload.
 	turn  chan struct{}
 	dirty chan struct{} // one token: the file changed
-	stale atomic.Bool   // the file changed and nobody has looked since
+	bell  *bell         // rings when the file changes
 
 	failing string // the last error logged; guarded by turn
 }
 
 func newNetwork(dir, name string, store Store, log *slog.Logger, changed func()) *Network {
 	n := &Network{
-		dir: dir, name: name, store: store, changed: changed,
+		dir: dir, name: name, path: filepath.Join(dir, name+storeSuffix), store: store, changed: changed,
 		log:  log.With("network", name),
-		turn: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
+		turn: make(chan struct{}, 1), dirty: make(chan struct{}, 1), bell: newBell(),
 	}
 	n.turn <- struct{}{}
 	return n
@@ -55,8 +56,12 @@ func (n *Network) Dir() string { return n.dir }
 // Copy returns the copy as it is, nil if the store could not be read so far.
 func (n *Network) Copy() *Copy { return n.current.Load() }
 
-// Stale reports whether the file is known to have changed since the copy was made.
-func (n *Network) Stale() bool { return n.stale.Load() }
+// Stale reports whether the file has changed since c was made sure of; true as well if
+// that cannot be known. It costs one system call.
+func (n *Network) Stale(c *Copy) bool {
+	// In this order: a renewal that ends between the two shows in the second.
+	return n.bell.ringing() || n.current.Load() != c
+}
 
 // Fresh returns a copy that holds everything committed before the call. If the store
 // cannot be read (locked, damaged, ctx done) it returns the old copy and false; the
@@ -70,10 +75,11 @@ func (n *Network) Fresh(ctx context.Context) (c *Copy, ok bool) {
 	case <-ctx.Done():
 		return n.current.Load(), false
 	}
-	// Before the look, not after: a change during it must count as new. A store that
-	// cannot be read counts as unchanged until the next notification, since to ask
-	// again for every packet would help nobody.
-	n.stale.Store(false)
+	// Before the look, not after: a change during it must count as new. It counts also
+	// if the store then cannot be read, since to try again for every packet would
+	// help nobody.
+	n.bell.begin(n.path)
+	defer n.bell.end()
 	old := n.current.Load()
 	c, err := n.load(ctx, old)
 	if err != nil {
@@ -121,12 +127,11 @@ func (n *Network) failed(ctx context.Context, err error) {
 		served = fmt.Sprintf("serving its %d reservations as last read", c.Len())
 	}
 	n.log.Error(fmt.Sprintf("reading the store of network %s (%s): %v; %s",
-		n.name, filepath.Join(n.dir, n.name+".db"), err, served))
+		n.name, n.path, err, served))
 }
 
 // touch notes that the file changed.
 func (n *Network) touch() {
-	n.stale.Store(true)
 	select {
 	case n.dirty <- struct{}{}:
 	default:
@@ -135,6 +140,7 @@ func (n *Network) touch() {
 
 // keep renews the copy whenever the file changed, until ctx is done.
 func (n *Network) keep(ctx context.Context) {
+	defer n.bell.close()
 	for {
 		select {
 		case <-ctx.Done():
