@@ -299,14 +299,20 @@ func TestMovedReservationIsNotConfirmed(t *testing.T) {
 	n, _, s, _ := servedNode(t)
 	const runs = 100
 	mac := ipam.MAC{0x02, 0, 0, 0, 3, 1}
-	g := n.reserve(t, "w", mac, netip.MustParseAddr("10.0.0.99"))
+	g := n.reserve(t, "w", mac, netip.MustParseAddr("10.0.0.99"), wide)
 	for i := range runs {
 		old := g.Addr
 		exchange(t, s, message(t, mac, dhcpv4.MessageTypeDiscover), testnet.Envelope{})
 		n.release(t, "w")
-		g = n.reserve(t, "w", mac, netip.AddrFrom4([4]byte{10, 0, 0, 100 + byte(i)}))
+		g = n.reserve(t, "w", mac, netip.AddrFrom4([4]byte{10, 0, 0, 100 + byte(i)}), wide)
 		if r := exchange(t, s, message(t, mac, dhcpv4.MessageTypeRequest, asking(old), choosing(gateway)), testnet.Envelope{}); r.MessageType() != dhcpv4.MessageTypeNak {
 			t.Fatalf("run %d: %v of %v, which is reserved no more", i, r.MessageType(), r.YourIPAddr)
+		}
+		// And what is offered right after it moved again is the new one at once.
+		n.release(t, "w")
+		g = n.reserve(t, "w", mac, netip.AddrFrom4([4]byte{10, 0, 1, 1 + byte(i)}), wide)
+		if r := exchange(t, s, message(t, mac, dhcpv4.MessageTypeDiscover), testnet.Envelope{}); !r.YourIPAddr.Equal(g.Addr.AsSlice()) {
+			t.Fatalf("run %d: %v offered, want %v", i, r.YourIPAddr, g.Addr)
 		}
 		r := exchange(t, s, message(t, mac, dhcpv4.MessageTypeRequest, asking(g.Addr)), testnet.Envelope{})
 		if r.MessageType() != dhcpv4.MessageTypeAck || !r.YourIPAddr.Equal(g.Addr.AsSlice()) {
@@ -416,15 +422,17 @@ func TestEverythingComesLater(t *testing.T) {
 	d.stop(t)
 }
 
+// wide makes the subnet a /16.
+func wide(r *ipam.Network) {
+	r.Pool.Subnet = netip.MustParsePrefix("10.0.0.0/16")
+	r.Pool.RangeEnd = netip.MustParseAddr("10.0.255.254")
+}
+
 // TestStorm: a thousand clients begin within milliseconds, none has to ask twice.
 func TestStorm(t *testing.T) {
 	const clients = 1000
 	n, c := newNode(t), testnet.New(t)
 	n.Port(t, "br100", "fdp0", c, known)
-	wide := func(r *ipam.Network) {
-		r.Pool.Subnet = netip.MustParsePrefix("10.0.0.0/16")
-		r.Pool.RangeEnd = netip.MustParseAddr("10.0.255.254")
-	}
 	addrs := map[ipam.MAC]netip.Addr{}
 	for i := range clients {
 		g := n.reserve(t, fmt.Sprintf("w%d", i), ipam.MAC{}, netip.Addr{}, wide)

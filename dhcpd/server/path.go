@@ -68,8 +68,7 @@ func (p *path) handle(buf []byte, d Datagram, c *snapshot.Copy, how freshness) o
 	switch {
 	case how == quick && v == Unknown:
 		return forUnknown
-	case how == quick && (refused || r.Type == Ack && p.source.Stale(c)):
-		// An OFFER may be old: the client's REQUEST will meet a newer copy.
+	case how == quick && v == Answer && (refused || p.source.Stale(c)):
 		return forKnown
 	case how == unsure && refused:
 		// Granting goes on from what was last read, but to take an address from a

@@ -47,10 +47,10 @@ type Counters struct {
 // Server serves one network on one bridge.
 //
 // The receiving goroutine never waits for anything but the network. A message whose
-// client is not in the copy, that would be refused by it, or that would be granted by
-// a copy known to be old, goes to a second goroutine that first makes sure the copy
-// is current. So neither a flood of strangers nor a busy store keeps known clients
-// waiting, and no address is confirmed that is the client's no more.
+// client is not in the copy, that would be refused by it, or that would be answered
+// from a copy that the store has left behind, goes to a second goroutine that first
+// makes sure the copy is current. So neither a flood of strangers nor a busy store
+// keeps known clients waiting, and no address is given that is the client's no more.
 type Server struct {
 	source    Source
 	transport Transport
