@@ -55,49 +55,48 @@ func waitFor(t *testing.T, path string, n int) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); waiters(t, path) != n; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%d wait for %s, want %d", waiters(t, path), path, n)
+			t.Errorf("%d wait for %s, want %d", waiters(t, path), path, n)
+			return
 		}
 	}
 }
 
 func TestExclusiveWaitsUntilDeadline(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "lock")
-	held := mustLock(t, path)
-	for name, begin := range map[string]func() (context.Context, context.CancelFunc, error){
-		"deadline": func() (context.Context, context.CancelFunc, error) {
+	for name, begin := range map[string]func(path string) (context.Context, context.CancelFunc, error){
+		"deadline": func(string) (context.Context, context.CancelFunc, error) {
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 			return ctx, cancel, context.DeadlineExceeded
 		},
-		"cancelled while it waits": func() (context.Context, context.CancelFunc, error) {
+		"cancelled while it waits": func(path string) (context.Context, context.CancelFunc, error) {
 			ctx, cancel := context.WithCancel(context.Background())
 			go func() {
+				defer cancel()
 				waitFor(t, path, 1)
-				cancel()
 			}()
 			return ctx, cancel, context.Canceled
 		},
-		"cancelled before": func() (context.Context, context.CancelFunc, error) {
+		"cancelled before": func(string) (context.Context, context.CancelFunc, error) {
 			ctx, cancel := context.WithCancel(context.Background())
 			cancel()
 			return ctx, cancel, context.Canceled
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel, want := begin()
+			path := filepath.Join(t.TempDir(), "lock")
+			held := mustLock(t, path)
+			ctx, cancel, want := begin(path)
 			defer cancel()
 			_, err := Exclusive(ctx, path, 0o600)
 			if !errors.Is(err, want) || !strings.HasPrefix(err.Error(), "locking "+path+": ") {
 				t.Errorf("err = %v, want %v", err, want)
 			}
-		})
-		if name != "cancelled before" {
-			waitFor(t, path, 1) // the abandoned one
+			if name != "cancelled before" {
+				waitFor(t, path, 1) // the abandoned one, which lets go when it gets it
+			}
 			mustUnlock(t, held)
-			held = mustLock(t, path) // which let go of it again
-			waitFor(t, path, 0)
-		}
+			mustUnlock(t, mustLock(t, path))
+		})
 	}
-	mustUnlock(t, held)
 }
 
 func TestExclusiveIsFirstComeFirstServed(t *testing.T) {
