@@ -9,8 +9,6 @@ import (
 
 	"github.com/flatdhcp/flatdhcp/ipam"
 	"github.com/flatdhcp/flatdhcp/ipam/flock"
-	"github.com/flatdhcp/flatdhcp/plugins/filter"
-	"github.com/flatdhcp/flatdhcp/plugins/guard"
 	"github.com/flatdhcp/flatdhcp/plugins/link"
 )
 
@@ -149,7 +147,7 @@ func (v *adding) removePredecessor(ctx context.Context) error {
 	old := v.made.Row
 	old.Holder = v.grant.TookOver
 	if old.Holder.Ported {
-		if err := v.node.removeRules(ctx, v.network, old); err != nil {
+		if err := v.node.changeRules(ctx, ruleChange{Network: v.network, Row: old}); err != nil {
 			return err
 		}
 	}
@@ -216,33 +214,12 @@ func (v *adding) unlockNode() error {
 	return lock.Unlock()
 }
 
-// putRules puts in guard elements and chain. The policy is read again under the lock:
-// `flatctl apply` may have changed it since the row was committed.
 func (v *adding) putRules(ctx context.Context) error {
-	return v.node.underFilterLock(ctx, func() error {
-		networks, err := v.node.Data.Networks(ctx)
-		if err != nil {
-			return err
-		}
-		for _, n := range networks {
-			if n.Name == v.network.Name && n.Bridge != nil {
-				v.network = n
-			}
-		}
-		if err := guard.Attach(ctx, Gateways(v.network), guard.PortFor(v.network, v.made.Row, v.port)); err != nil {
-			return err
-		}
-		return v.node.Filter.Attach(ctx, given(networks), v.network, v.made.Row)
-	})
+	return v.node.changeRules(ctx, ruleChange{In: true, Network: v.network, Row: v.made.Row})
 }
 
 func (v *adding) takeRules(ctx context.Context) error {
-	return v.node.removeRules(ctx, v.network, v.made.Row)
-}
-
-// given is for a caller that has read the networks already.
-func given(networks []ipam.Network) filter.Networks {
-	return func(context.Context) ([]ipam.Network, error) { return networks, nil }
+	return v.node.changeRules(ctx, ruleChange{Network: v.network, Row: v.made.Row})
 }
 
 func (v *adding) raise(ctx context.Context) error { return link.PortUp(ctx, v.port) }

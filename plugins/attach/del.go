@@ -82,7 +82,7 @@ func (v *deleting) link(ctx context.Context) error { return link.DeletePort(ctx,
 
 func (v *deleting) rules(ctx context.Context) error {
 	if v.held {
-		return v.node.removeRules(ctx, v.network, v.row)
+		return v.node.changeRules(ctx, ruleChange{Network: v.network, Row: v.row})
 	}
 	return guard.Detach(ctx, v.port)
 }
@@ -100,19 +100,6 @@ func (v *deleting) release(ctx context.Context) error {
 	}
 	_, _, err := v.store.Release(ctx, v.containerID, v.ifName)
 	return err
-}
-
-// removeRules takes out chain, dispatch and guard elements of the attachment that row
-// names as its holder.
-func (n *Node) removeRules(ctx context.Context, network ipam.Network, row ipam.Reservation) error {
-	return n.underFilterLock(ctx, func() error {
-		if network.Bridge != nil {
-			if err := n.Filter.Detach(ctx, network, row); err != nil {
-				return err
-			}
-		}
-		return guard.Detach(ctx, link.PortName(row.Holder.ContainerID, row.Holder.IfName))
-	})
 }
 
 // forget flushes what the node remembers of the address: connections, which would

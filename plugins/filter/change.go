@@ -33,39 +33,57 @@ func pathNames(n ipam.Network, r ipam.Reservation) []string {
 	return names
 }
 
-// planAttach puts r's chain and the way to it in. The chain is always written: a
-// hash would not notice a rule that was replaced by hand.
-func planAttach(s *seen, networks []ipam.Network, n ipam.Network, r ipam.Reservation) (*batch, error) {
-	own, b := dispatchTo(n, r), newBatch()
-	m, ok := s.marker(own.Chain)
-	switch {
-	case (!ok || m.addr == r.Addr) && s.has(treeName(n.Pool.Subnet)) && baseInPlace(s, networks):
-		if err := attachPath(b, s, n.Pool.Subnet, own); err != nil {
-			return nil, err
+// planAttach puts the chains of rows and the way to each in. A chain is always
+// written: a hash would not notice a rule that was replaced by hand.
+func planAttach(s *seen, networks []ipam.Network, rows []Attached) (*batch, error) {
+	b := newBatch()
+	if suffices(s, networks, rows) {
+		for _, a := range rows {
+			if err := attachPath(b, s, a.Network.Pool.Subnet, dispatchTo(a.Network, a.Row)); err != nil {
+				return nil, err
+			}
 		}
-	case s.depth == some:
-		// More than the own path is concerned: the trees of other networks, and of
-		// this one under an earlier subnet, must be known.
-		return nil, errReadMore
-	default:
+	} else {
+		// More than the own paths is concerned: the trees of other networks, and of
+		// these under an earlier subnet, must be known.
+		if s.depth == some {
+			return nil, errReadMore
+		}
 		ways, err := collect(s)
 		if err != nil {
 			return nil, err
 		}
-		maps.DeleteFunc(ways, func(_ netip.Addr, chain string) bool { return chain == own.Chain })
-		ways[own.Addr] = own.Chain
+		for _, a := range rows {
+			own := dispatchTo(a.Network, a.Row)
+			maps.DeleteFunc(ways, func(_ netip.Addr, chain string) bool { return chain == own.Chain })
+			ways[own.Addr] = own.Chain
+		}
 		if err := rebuild(b, s, networks, ways); err != nil {
 			return nil, err
 		}
 	}
-	b.write(own.Chain, WorkloadChain(n, r).specs())
+	for _, a := range rows {
+		b.write(dispatchTo(a.Network, a.Row).Chain, WorkloadChain(a.Network, a.Row).specs())
+	}
 	return b, nil
+}
+
+// suffices says whether the rows can be put in by a change of their own paths.
+func suffices(s *seen, networks []ipam.Network, rows []Attached) bool {
+	for _, a := range rows {
+		m, ok := s.marker(dispatchTo(a.Network, a.Row).Chain)
+		if ok && m.addr != a.Row.Addr || !s.has(treeName(a.Network.Pool.Subnet)) {
+			return false
+		}
+	}
+	return baseInPlace(s, networks)
 }
 
 // attachPath makes every node on the way to own lead there. A node that exists is
 // changed by single rules, never written anew: should this transaction be carried
 // out late (its plugin killed, the lock gone, iptables-restore still running), it
-// cannot take out a jump that a neighbour got meanwhile.
+// cannot take out a jump that a neighbour got meanwhile. s then says what the batch
+// will have made of the nodes, for the next row of the same batch.
 func attachPath(b *batch, s *seen, subnet netip.Prefix, own Dispatch) error {
 	path := treePath(subnet, own.Addr)
 	for i, node := range path {
@@ -91,17 +109,22 @@ func attachPath(b *batch, s *seen, subnet netip.Prefix, own Dispatch) error {
 			}
 			b.putIn(name, 1+slices.Index(wanted, to), to.nodeSpec())
 		}
+		s.chains[name] = wanted
 	}
 	return nil
 }
 
-// planDetach takes r's chain and every jump to it out, and nodes that are empty
-// then. At depth some it trusts the chain's own word on which address it serves.
+// planDetach takes the chains of rows and every jump to them out, and nodes that are
+// empty then. At depth some it trusts a chain's own word on which address it serves.
 // It deletes nodes without emptying them, for the reason given at attachPath.
-func planDetach(s *seen, n ipam.Network, r ipam.Reservation) (*batch, error) {
-	own, b := dispatchTo(n, r).Chain, newBatch()
-	if m, ok := s.marker(own); ok && m.addr != r.Addr && s.depth == some {
-		return nil, errReadMore
+func planDetach(s *seen, rows []Attached) (*batch, error) {
+	own, b := map[string]bool{}, newBatch()
+	for _, a := range rows {
+		chain := dispatchTo(a.Network, a.Row).Chain
+		if m, ok := s.marker(chain); ok && m.addr != a.Row.Addr && s.depth == some {
+			return nil, errReadMore
+		}
+		own[chain] = true
 	}
 	nodes := map[string][]seenRule{}
 	for _, chain := range sortedKeys(s.chains) {
@@ -115,11 +138,13 @@ func planDetach(s *seen, n ipam.Network, r ipam.Reservation) (*batch, error) {
 		if foreign {
 			b.write(chain, nodeSpecs(rules))
 		}
-		nodes[chain] = takeOutIf(b, chain, rules, func(r seenRule) bool { return r.jump == own })
+		nodes[chain] = takeOutIf(b, chain, rules, func(r seenRule) bool { return own[r.jump] })
 	}
 	prune(b, nodes)
-	if s.has(own) {
-		b.remove(own)
+	for _, chain := range sortedKeys(own) {
+		if s.has(chain) {
+			b.remove(chain)
+		}
 	}
 	return b, nil
 }

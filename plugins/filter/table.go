@@ -72,29 +72,41 @@ func (t *Table) Backend() string { return t.programs.backend }
 // Runs returns the number of programs executed so far.
 func (t *Table) Runs() int { return int(t.runs.Load()) }
 
+// Attached is a row and the network it is of.
+type Attached struct {
+	Network ipam.Network
+	Row     ipam.Reservation
+}
+
 // Attach puts the rules of one workload in: shared chains if they are missing or
 // out of date, the path through the tree, the workload's chain. It uses n as
 // networks returns it; n itself if networks does not know it. An error means that
-// the rules are not in. If others flushed the table, it brings back what is shared
-// and r's own rules; those of the neighbours are Apply's to bring back.
+// the rules are not in.
 func (t *Table) Attach(ctx context.Context, networks Networks, n ipam.Network, r ipam.Reservation) error {
-	if r.Holder == nil {
-		return fmt.Errorf("putting in the rules of %s: nobody holds it", r.Addr)
-	}
-	return t.locked(ctx, func() error {
-		known, n, err := current(ctx, networks, n)
-		if err == nil {
-			err = checkRow(n, r)
-		}
-		if err == nil {
-			_, err = t.change(ctx, append(baseNames(), pathNames(n, r)...), func(s *seen) (*batch, error) {
-				return planAttach(s, known, n, r)
-			})
-		}
+	return t.AttachAll(ctx, networks, []Attached{{n, r}})
+}
+
+// AttachAll is Attach for several workloads, in one transaction.
+func (t *Table) AttachAll(ctx context.Context, networks Networks, rows []Attached) error {
+	return t.each(ctx, rows, "putting in the rules of", func() error {
+		names, rows := baseNames(), slices.Clone(rows)
+		known, err := networks(ctx)
 		if err != nil {
-			return fmt.Errorf("putting in the rules of %s on network %s: %w", r.Addr, n.Name, err)
+			return err
 		}
-		return nil
+		for i := range rows {
+			a := &rows[i]
+			so := func(context.Context) ([]ipam.Network, error) { return known, nil }
+			if known, a.Network, err = current(ctx, so, a.Network); err != nil {
+				return err
+			}
+			if err := checkRow(a.Network, a.Row); err != nil {
+				return err
+			}
+			names = append(names, pathNames(a.Network, a.Row)...)
+		}
+		_, err = t.change(ctx, names, func(s *seen) (*batch, error) { return planAttach(s, known, rows) })
+		return err
 	})
 }
 
@@ -102,13 +114,38 @@ func (t *Table) Attach(ctx context.Context, networks Networks, n ipam.Network, r
 // are then empty, the chain. It touches no other chain's jumps, not even one for
 // the same address. Nothing to take out is no error and runs no program.
 func (t *Table) Detach(ctx context.Context, n ipam.Network, r ipam.Reservation) error {
-	if r.Holder == nil {
-		return fmt.Errorf("taking out the rules of %s: nobody holds it", r.Addr)
+	return t.DetachAll(ctx, []Attached{{n, r}})
+}
+
+// DetachAll is Detach for several workloads, in one transaction.
+func (t *Table) DetachAll(ctx context.Context, rows []Attached) error {
+	return t.each(ctx, rows, "taking out the rules of", func() error {
+		var names []string
+		for _, a := range rows {
+			names = append(names, pathNames(a.Network, a.Row)...)
+		}
+		_, err := t.change(ctx, names, func(s *seen) (*batch, error) { return planDetach(s, rows) })
+		return err
+	})
+}
+
+// each runs f, for rows that must all be held, under the filter lock.
+func (t *Table) each(ctx context.Context, rows []Attached, doing string, f func() error) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	what := fmt.Sprintf("%s %s on network %s", doing, rows[0].Row.Addr, rows[0].Network.Name)
+	if len(rows) > 1 {
+		what += fmt.Sprintf(" and %d others", len(rows)-1)
+	}
+	for _, a := range rows {
+		if a.Row.Holder == nil {
+			return fmt.Errorf("%s %s: nobody holds it", doing, a.Row.Addr)
+		}
 	}
 	return t.locked(ctx, func() error {
-		_, err := t.change(ctx, pathNames(n, r), func(s *seen) (*batch, error) { return planDetach(s, n, r) })
-		if err != nil {
-			return fmt.Errorf("taking out the rules of %s on network %s: %w", r.Addr, n.Name, err)
+		if err := f(); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
 		}
 		return nil
 	})

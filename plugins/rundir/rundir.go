@@ -6,6 +6,7 @@ package rundir
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -48,4 +49,15 @@ func (d Dir) Lock(ctx context.Context, path string) (*flock.Lock, error) {
 		return nil, fmt.Errorf("making run directory %s: %w", d, err)
 	}
 	return flock.Exclusive(ctx, path, 0o600)
+}
+
+// TryLock takes the lock file at path, one of d's, if nobody holds it; ok tells.
+func (d Dir) TryLock(path string) (l *flock.Lock, ok bool, err error) {
+	past, cancel := context.WithCancel(context.Background())
+	cancel()
+	l, err = d.Lock(past, path)
+	if errors.Is(err, context.Canceled) {
+		return nil, false, nil
+	}
+	return l, err == nil, err
 }

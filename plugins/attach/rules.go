@@ -1,0 +1,203 @@
+package attach
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
+	"github.com/flatdhcp/flatdhcp/plugins/filter"
+	"github.com/flatdhcp/flatdhcp/plugins/guard"
+	"github.com/flatdhcp/flatdhcp/plugins/link"
+)
+
+// ruleChange is the rules of one attachment, to be put in or taken out.
+type ruleChange struct {
+	In      bool             `json:"in"`
+	Network ipam.Network     `json:"network"` // as its verb knows it; the stored record counts
+	Row     ipam.Reservation `json:"row"`
+
+	file string // the ticket it came from; empty = none
+}
+
+func (c ruleChange) port() string {
+	return link.PortName(c.Row.Holder.ContainerID, c.Row.Holder.IfName)
+}
+
+// changeRules carries c out under the filter lock.
+//
+// Every change costs a program, and when a node starts hundreds of containers at once
+// they all wait for the lock. So who has to wait leaves a ticket, and who has the lock
+// carries out all changes that wait, in one transaction: most then find theirs done.
+// Putting in happens while the attachment's port is down or missing, taking out while
+// it is down or gone, so that it matters to nobody which process does it, or when.
+func (n *Node) changeRules(ctx context.Context, c ruleChange) error {
+	lock, free, err := n.Run.TryLock(n.Run.FilterLock())
+	if err != nil {
+		return fmt.Errorf("taking the filter lock: %w", err)
+	}
+	if !free {
+		if c.file, err = n.leaveTicket(c); err != nil {
+			return err
+		}
+		if lock, err = n.Run.Lock(ctx, n.Run.FilterLock()); err != nil {
+			return errors.Join(fmt.Errorf("waiting for the filter lock: %w", err), removeTickets([]ruleChange{c}))
+		}
+		if _, err := os.Stat(c.file); errors.Is(err, os.ErrNotExist) {
+			return lock.Unlock() // somebody has done it
+		}
+	}
+	return errors.Join(n.carryOut(ctx, c), lock.Unlock())
+}
+
+// carryOut does own, and what else waits if it can be done along with it.
+func (n *Node) carryOut(ctx context.Context, own ruleChange) error {
+	networks, err := n.Data.Networks(ctx)
+	if err != nil {
+		return errors.Join(err, removeTickets([]ruleChange{own}))
+	}
+	waiting := n.tickets(own, networks)
+	if len(waiting) > 0 {
+		all := append([]ruleChange{own}, waiting...)
+		if n.force(ctx, networks, all) == nil {
+			return removeTickets(all)
+		}
+		// One of them cannot be done, and its own verb is to hear of it.
+	}
+	return errors.Join(n.force(ctx, networks, []ruleChange{own}), removeTickets([]ruleChange{own}))
+}
+
+// force makes the kernel's rules what changes say. The policy is that of networks, read
+// under the lock: `flatctl apply` may have changed it since a row was committed.
+func (n *Node) force(ctx context.Context, networks []ipam.Network, changes []ruleChange) error {
+	var in, out []filter.Attached
+	var gone []string
+	for _, c := range changes {
+		if record, ok := recordOf(networks, c.Network.Name); ok {
+			c.Network = record
+		}
+		if !c.In {
+			gone = append(gone, c.port())
+			if c.Network.Bridge != nil {
+				out = append(out, filter.Attached{Network: c.Network, Row: c.Row})
+			}
+			continue
+		}
+		if err := guard.Attach(ctx, Gateways(c.Network), guard.PortFor(c.Network, c.Row, c.port())); err != nil {
+			return err
+		}
+		in = append(in, filter.Attached{Network: c.Network, Row: c.Row})
+	}
+	if err := n.Filter.AttachAll(ctx, given(networks), in); err != nil {
+		return err
+	}
+	if err := n.Filter.DetachAll(ctx, out); err != nil {
+		return err
+	}
+	for _, port := range gone {
+		if err := guard.Detach(ctx, port); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recordOf returns the stored record of a network with a bridge of ours.
+func recordOf(networks []ipam.Network, name string) (ipam.Network, bool) {
+	i := slices.IndexFunc(networks, func(o ipam.Network) bool { return o.Name == name && o.Bridge != nil })
+	if i < 0 {
+		return ipam.Network{}, false
+	}
+	return networks[i], true
+}
+
+// given is for a caller that has read the networks already.
+func given(networks []ipam.Network) filter.Networks {
+	return func(context.Context) ([]ipam.Network, error) { return networks, nil }
+}
+
+// A ticket is a file PORT.TIME.rules beside the attachments' locks: TIME, nanoseconds
+// since boot, tells which of one attachment's is the last.
+const ticketSuffix = ".rules"
+
+func (n *Node) ticketDir() string { return filepath.Join(string(n.Run), "attach") }
+
+func (n *Node) leaveTicket(c ruleChange) (string, error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return "", fmt.Errorf("asking for the time since boot: %w", err)
+	}
+	b, err := json.Marshal(c)
+	if err != nil {
+		return "", fmt.Errorf("writing a ticket for the filter lock: %w", err)
+	}
+	name := filepath.Join(n.ticketDir(), fmt.Sprintf("%s.%020d", c.port(), now.Nano()))
+	if err := os.WriteFile(name, b, 0o600); err != nil {
+		return "", fmt.Errorf("writing a ticket for the filter lock: %w", err)
+	}
+	if err := os.Rename(name, name+ticketSuffix); err != nil {
+		return "", errors.Join(fmt.Errorf("writing a ticket for the filter lock: %w", err), os.Remove(name))
+	}
+	return name + ticketSuffix, nil
+}
+
+// tickets returns what waits beside own, and removes what a later ticket of the same
+// attachment has overtaken: its verb was killed. What cannot be read or belongs to a
+// network that is gone is left to its own verb.
+func (n *Node) tickets(own ruleChange, networks []ipam.Network) []ruleChange {
+	files, err := filepath.Glob(filepath.Join(n.ticketDir(), "*"+ticketSuffix)) // in order
+	if err != nil {
+		return nil
+	}
+	last := map[string]ruleChange{}
+	for _, file := range files {
+		port, _, _ := strings.Cut(filepath.Base(file), ".")
+		if old, overtaken := last[port]; overtaken {
+			_ = os.Remove(old.file) // if it stays it is overtaken again
+			delete(last, port)
+		}
+		if file == own.file {
+			continue
+		}
+		if port == own.port() {
+			_ = os.Remove(file) // a killed verb's: its attachment is held by own's now
+			continue
+		}
+		c := ruleChange{}
+		b, err := os.ReadFile(file)
+		if err != nil || json.Unmarshal(b, &c) != nil || c.Row.Holder == nil || c.port() != port {
+			continue
+		}
+		if _, known := recordOf(networks, c.Network.Name); c.In && !known {
+			continue
+		}
+		c.file = file
+		last[port] = c
+	}
+	var waiting []ruleChange
+	for _, c := range last {
+		waiting = append(waiting, c)
+	}
+	slices.SortFunc(waiting, func(a, b ruleChange) int { return strings.Compare(a.file, b.file) })
+	return waiting
+}
+
+func removeTickets(changes []ruleChange) error {
+	var errs []error
+	for _, c := range changes {
+		if c.file == "" {
+			continue
+		}
+		if err := os.Remove(c.file); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("removing a ticket for the filter lock: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
