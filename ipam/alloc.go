@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -16,10 +17,16 @@ const hintAfter = 64
 // the data directory. Successive questions about ascending MACs walk along the
 // indexes, so that passing over a run of taken ones is cheap.
 type macsInUse struct {
-	cursors  []cursor
-	keys     [][]byte // where each cursor stands; nil before the first question and at the end
-	started  []bool
+	indexes  []macIndex
 	gateways []MAC
+}
+
+// macIndex walks along one network's index of MACs.
+type macIndex struct {
+	guard   func(func() error) error // of a neighbour's file
+	cursor  cursor
+	key     []byte // where the cursor stands; nil at the end
+	started bool
 }
 
 func (t *txn) macsInUse() (*macsInUse, error) {
@@ -27,40 +34,51 @@ func (t *txn) macsInUse() (*macsInUse, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &macsInUse{gateways: []MAC{t.net.Pool.gatewayMAC()}}
-	views := []*View{t.View}
+	m := &macsInUse{
+		gateways: []MAC{t.net.Pool.gatewayMAC()},
+		indexes:  []macIndex{{cursor: t.bucket(bucketMACs).cursor(), guard: func(fn func() error) error { return fn() }}},
+	}
 	for _, n := range near {
-		views = append(views, n.view)
 		m.gateways = append(m.gateways, n.net.Pool.gatewayMAC())
+		err := n.file.guard(func() error {
+			m.indexes = append(m.indexes, macIndex{cursor: n.view.bucket(bucketMACs).cursor(), guard: n.file.guard})
+			return nil
+		})
+		if err != nil && !errors.Is(err, ErrDamaged) { // see neighbours
+			return nil, err
+		}
 	}
-	for _, v := range views {
-		m.cursors = append(m.cursors, v.bucket(bucketMACs).cursor())
-	}
-	m.keys = make([][]byte, len(m.cursors))
-	m.started = make([]bool, len(m.cursors))
 	return m, nil
 }
 
 // has reports whether a row or a gateway has mac.
 func (m *macsInUse) has(mac MAC) bool {
-	for _, g := range m.gateways {
-		if g == mac {
-			return true
-		}
+	if slices.Contains(m.gateways, mac) {
+		return true
 	}
-	for i, c := range m.cursors {
-		if m.started[i] && m.keys[i] != nil && bytes.Compare(m.keys[i], mac[:]) < 0 {
-			m.keys[i], _ = c.Next() // the neighbour in a run
-		}
-		if !m.started[i] || m.keys[i] == nil || !bytes.Equal(m.keys[i], mac[:]) {
-			m.keys[i], _ = c.Seek(mac[:])
-			m.started[i] = true
-		}
-		if bytes.Equal(m.keys[i], mac[:]) {
+	for i := range m.indexes {
+		x := &m.indexes[i]
+		found := false
+		err := x.guard(func() error {
+			found = x.has(mac)
+			return nil
+		})
+		if err == nil && found { // a damaged neighbour is left out
 			return true
 		}
 	}
 	return false
+}
+
+func (x *macIndex) has(mac MAC) bool {
+	if x.started && x.key != nil && bytes.Compare(x.key, mac[:]) < 0 {
+		x.key, _ = x.cursor.Next() // the one beside it, in a run
+	}
+	if !x.started || !bytes.Equal(x.key, mac[:]) {
+		x.key, _ = x.cursor.Seek(mac[:])
+		x.started = true
+	}
+	return bytes.Equal(x.key, mac[:])
 }
 
 // gatewayMAC is the MAC of the bridge that carries the gateway address, unless an
@@ -192,9 +210,11 @@ func (t *txn) checkMAC(mac MAC, w Workload) error {
 		if mac == n.net.Pool.gatewayMAC() {
 			return refused("MAC %s is the gateway's in network %s", mac, n.net.Name)
 		}
-		if r, ok, err := n.view.rowBy(bucketMACs, mac[:]); err != nil {
+		r, ok, err := n.rowByMAC(mac)
+		if err != nil {
 			return err
-		} else if ok {
+		}
+		if ok {
 			return refused("MAC %s belongs to %s in network %s", mac, owner(r), n.net.Name)
 		}
 	}

@@ -153,7 +153,18 @@ func TestDamagedFiles(t *testing.T) {
 		if !errors.Is(err, ErrDamaged) || len(nets) != 1 || nets[0].Name != "other" {
 			t.Errorf("Networks = %v, %v", nets, err)
 		}
-		mustRelease(t, s, "w")
+		b := bytes.Clone(good)
+		clear(b[4*m.pageSize:]) // deeper down
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		mustReserve(t, s, request("x", "x"))
+		y := request("y", "y")
+		y.MAC = MAC{2, 0, 0, 0, 0, 5}
+		mustReserve(t, s, y)
+		for _, cid := range []string{"w", "x", "y"} {
+			mustRelease(t, s, cid)
+		}
 		if err := d.Remove(ctx, "other"); err != nil {
 			t.Error(err)
 		}

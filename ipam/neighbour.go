@@ -1,8 +1,6 @@
 package ipam
 
-import (
-	"errors"
-)
+import "errors"
 
 // neighbours are the other networks of the data directory, opened for reading when
 // a transaction first needs to compare with them. The directory's lock keeps them
@@ -67,12 +65,24 @@ func (t *txn) openNeighbour(name string) (n neighbour, err error) {
 	return n, err
 }
 
+// rowByMAC returns the row with a MAC, none if the file turns out to be damaged.
+func (n neighbour) rowByMAC(mac MAC) (r Reservation, ok bool, err error) {
+	err = n.file.guard(func() (err error) {
+		r, ok, err = n.view.rowBy(bucketMACs, mac[:])
+		return err
+	})
+	if errors.Is(err, ErrDamaged) {
+		return Reservation{}, false, nil
+	}
+	return r, ok, err
+}
+
 // closeNeighbours ends what neighbours opened.
 func (t *txn) closeNeighbours() error {
 	var errs []error
 	for _, n := range t.near.list {
 		errs = append(errs, n.file.close())
 	}
-	t.near.list = nil
+	t.near = neighbours{}
 	return errors.Join(errs...)
 }

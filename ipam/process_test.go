@@ -141,7 +141,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		cmd := helper("churn", d.Path(), fmt.Sprint(round))
 		_, out := startHelper(t, cmd)
 		lines := bufio.NewScanner(out)
-		kill := 1 + rnd.Intn(40) // after so many lines, and a little while
+		kill := 1 + rnd.Intn(24) // after so many lines, and a little while
 		began := ""
 		for i := 0; lines.Scan(); i++ {
 			verb, cid, _ := strings.Cut(lines.Text(), " ")
@@ -195,6 +195,31 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		}
 		if len(held) >= 100 {
 			held = make(map[string]bool)
+		}
+	}
+}
+
+// Whoever is killed while it makes the store leaves none, or a whole one.
+func TestKilledWhileMakingTheStore(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts and kills processes")
+	}
+	rnd := rand.New(rand.NewSource(2))
+	for round := range 15 {
+		d := testDir(t)
+		cmd := helper("churn", d.Path(), fmt.Sprint(round))
+		_, out := startHelper(t, cmd)
+		if line, err := out.ReadString('\n'); !strings.HasPrefix(line, "reserving ") {
+			t.Fatalf("round %d: %q, %v", round, line, err)
+		}
+		time.AfterFunc(time.Duration(rnd.Intn(12000))*time.Microsecond, func() { _ = cmd.Process.Kill() })
+		_, err := io.Copy(io.Discard, out)
+		if err := errors.Join(err, cmd.Wait()); cmd.ProcessState.ExitCode() >= 0 {
+			t.Fatalf("round %d ended by itself: %v", round, err)
+		}
+		n := testNet("flat", "10.0.0.0/24")
+		if _, err := d.Store("flat").Reserve(context.Background(), &n, request("after", "after")); err != nil {
+			t.Errorf("round %d: %v", round, err)
 		}
 	}
 }

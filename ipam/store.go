@@ -54,7 +54,7 @@ func (s *Store) exists() error {
 }
 
 // locked runs fn under the directory's lock if the store exists.
-func (s *Store) locked(ctx context.Context, fn func(context.Context) error) error {
+func (s *Store) locked(ctx context.Context, fn func(context.Context) error) (err error) {
 	if err := s.exists(); err != nil {
 		return err
 	}
@@ -64,7 +64,8 @@ func (s *Store) locked(ctx context.Context, fn func(context.Context) error) erro
 	if err != nil {
 		return fmt.Errorf("opening network %s: %w", s.name, err)
 	}
-	return errors.Join(fn(ctx), l.Unlock())
+	defer func() { err = errors.Join(err, l.Unlock()) }()
+	return fn(ctx)
 }
 
 // View runs fn in one read transaction. Writers wait until fn returns, so it must
@@ -130,15 +131,15 @@ func (s *Store) write(ctx context.Context, path string, fn func(*txn) (bool, err
 		return s.readError(err)
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
-	return d.guard(func() error {
+	return d.guard(func() (err error) {
 		t, err := s.begin(ctx, d)
 		if err != nil {
 			return err
 		}
 		defer t.rollback() // without effect once committed
+		defer func() { err = errors.Join(err, t.closeNeighbours()) }()
 		changed, err := fn(t)
-		// Neighbours' files are closed before the commit, and whatever happened.
-		if err := errors.Join(err, t.closeNeighbours()); err != nil || !changed {
+		if err != nil || !changed {
 			return err
 		}
 		return t.commit()
@@ -148,12 +149,11 @@ func (s *Store) write(ctx context.Context, path string, fn func(*txn) (bool, err
 // upsert is update for operations that may make the store: it then is filled
 // beside its final name, so that no half-made store is ever seen and a refused
 // first request leaves none.
-func (s *Store) upsert(ctx context.Context, fn func(*txn) (bool, error)) error {
-	err := s.exists()
-	if err == nil {
-		return s.update(ctx, fn)
-	}
-	if !errors.Is(err, ErrNoNetwork) {
+func (s *Store) upsert(ctx context.Context, fn func(*txn) (bool, error)) (err error) {
+	if err := s.exists(); !errors.Is(err, ErrNoNetwork) {
+		if err == nil {
+			err = s.update(ctx, fn)
+		}
 		return err
 	}
 	if err := s.dir.make(); err != nil {
@@ -165,12 +165,14 @@ func (s *Store) upsert(ctx context.Context, fn func(*txn) (bool, error)) error {
 	if err != nil {
 		return fmt.Errorf("creating network %s: %w", s.name, err)
 	}
-	if s.exists() == nil { // another was faster
-		err = s.write(ctx, s.file(), fn)
-	} else {
-		err = s.create(ctx, fn)
+	defer func() { err = errors.Join(err, l.Unlock()) }()
+	if err := s.exists(); !errors.Is(err, ErrNoNetwork) {
+		if err == nil { // another was faster
+			err = s.write(ctx, s.file(), fn)
+		}
+		return err
 	}
-	return errors.Join(err, l.Unlock())
+	return s.create(ctx, fn)
 }
 
 // create makes the store under the directory's lock: whatever stands under the
@@ -182,20 +184,19 @@ func (s *Store) create(ctx context.Context, fn func(*txn) (bool, error)) (err er
 	}
 	defer func() {
 		if err != nil {
-			err = explain(err)
 			if rerr := os.Remove(tmp); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
 				err = errors.Join(err, rerr)
 			}
 		}
 	}()
 	if err := initFile(tmp); err != nil {
-		return fmt.Errorf("creating the store of network %s: %w", s.name, err)
+		return fmt.Errorf("creating the store of network %s: %w", s.name, explain(err))
 	}
 	if err := s.write(ctx, tmp, fn); err != nil {
 		return err
 	}
 	if err := os.Rename(tmp, s.file()); err != nil {
-		return fmt.Errorf("creating the store of network %s: %w", s.name, err)
+		return fmt.Errorf("creating the store of network %s: %w", s.name, explain(err))
 	}
 	return syncDir(s.dir.path)
 }
