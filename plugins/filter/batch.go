@@ -12,6 +12,7 @@ import (
 // order they are deleted at the end.
 type batch struct {
 	declared []string
+	created  []string
 	rules    []string
 	jumps    []string
 	deleted  []string
@@ -21,7 +22,7 @@ type batch struct {
 
 func newBatch() *batch { return &batch{seen: map[string]bool{}} }
 
-func (b *batch) empty() bool { return len(b.declared)+len(b.rules)+len(b.jumps)+len(b.deleted) == 0 }
+func (b *batch) empty() bool { return len(b.declared)+len(b.created)+len(b.rules)+len(b.jumps)+len(b.deleted) == 0 }
 
 func (b *batch) declare(chain string) {
 	if !b.seen[chain] {
@@ -30,9 +31,20 @@ func (b *batch) declare(chain string) {
 	}
 }
 
+// create makes a chain that must not exist yet: if it does by then, the
+// transaction fails, where declaring it would empty it.
+func (b *batch) create(chain string, specs []string) {
+	b.created = append(b.created, chain)
+	b.add(chain, specs)
+}
+
 // write makes chain hold exactly specs.
 func (b *batch) write(chain string, specs []string) {
 	b.declare(chain)
+	b.add(chain, specs)
+}
+
+func (b *batch) add(chain string, specs []string) {
 	for _, spec := range specs {
 		b.rules = append(b.rules, "-A "+chain+" "+spec)
 	}
@@ -84,6 +96,9 @@ func (b *batch) String() string {
 	s.WriteString("*filter\n")
 	for _, chain := range b.declared {
 		fmt.Fprintf(&s, ":%s - [0:0]\n", chain)
+	}
+	for _, chain := range b.created {
+		s.WriteString("-N " + chain + "\n")
 	}
 	for _, lines := range [][]string{b.rules, b.jumps} {
 		for _, line := range lines {

@@ -82,7 +82,8 @@ func suffices(s *seen, networks []ipam.Network, rows []Attached) bool {
 // attachPath makes every node on the way to own lead there. A node that exists is
 // changed by single rules, never written anew: should this transaction be carried
 // out late (its plugin killed, the lock gone, iptables-restore still running), it
-// cannot take out a jump that a neighbour got meanwhile. s then says what the batch
+// cannot take out a jump that a neighbour got meanwhile; nor may a node that is new
+// be there by then. s then says what the batch
 // will have made of the nodes, for the next row of the same batch.
 func attachPath(b *batch, s *seen, subnet netip.Prefix, own Dispatch) error {
 	path := treePath(subnet, own.Addr)
@@ -99,7 +100,9 @@ func attachPath(b *batch, s *seen, subnet netip.Prefix, own Dispatch) error {
 		kept := slices.DeleteFunc(slices.Clone(rules), func(r seenRule) bool { return r.dst == to.dst })
 		wanted := sortNode(append(kept, to))
 		switch {
-		case !s.has(name) || foreign || !sameNode(rules, sortNode(slices.Clone(rules))):
+		case !s.has(name):
+			b.create(name, nodeSpecs(wanted))
+		case foreign || !sameNode(rules, sortNode(slices.Clone(rules))):
 			b.write(name, nodeSpecs(wanted))
 		case !sameNode(wanted, rules):
 			for _, r := range rules {

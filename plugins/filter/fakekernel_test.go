@@ -79,6 +79,13 @@ func (f fakeKernel) do(line string) error {
 		return nil
 	}
 	chain := words[1]
+	if words[0] == "-N" {
+		if f.has(chain) {
+			return fmt.Errorf("it exists")
+		}
+		f[chain] = nil
+		return nil
+	}
 	if !f.has(chain) {
 		return fmt.Errorf("no chain %s", chain)
 	}

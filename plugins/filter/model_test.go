@@ -210,10 +210,14 @@ func (m *model) damage(f fakeKernel, random *rand.Rand) {
 func TestLateTransactionTakesNothingFromNeighbours(t *testing.T) {
 	flat := network("flat", "10.0.0.0/24", "br100")
 	first, late, between := row("10.0.0.2"), row("10.0.0.3"), row("10.0.0.4")
+	lonely, besides := row("10.0.0.30"), row("10.0.0.29") // in a node that is not there at first
 	for _, backend := range []string{BackendNFT, BackendLegacy} {
 		for name, verb := range map[string]func(*Table) error{
 			"attach": func(table *Table) error { return table.Attach(context.Background(), networksOf(flat), flat, late) },
 			"detach": func(table *Table) error { return table.Detach(context.Background(), flat, first) },
+			"attach to a new node": func(table *Table) error {
+				return table.Attach(context.Background(), networksOf(flat), flat, lonely)
+			},
 		} {
 			t.Run(backend+" "+name, func(t *testing.T) {
 				f := newFakeKernel()
@@ -229,6 +233,7 @@ func TestLateTransactionTakesNothingFromNeighbours(t *testing.T) {
 				slow.exec = func(ctx context.Context, path string, args []string, stdin []byte) ([]byte, error) {
 					if strings.HasSuffix(path, "-restore") {
 						attach(between)
+						attach(besides)
 						_, _ = carryOut(ctx, path, args, stdin) // nobody waits for its answer
 						return nil, context.Canceled
 					}
@@ -238,6 +243,7 @@ func TestLateTransactionTakesNothingFromNeighbours(t *testing.T) {
 					t.Fatal("no error")
 				}
 				assertOwn(t, f, flat, between)
+				assertOwn(t, f, flat, besides)
 				if name == "attach" {
 					assertOwn(t, f, flat, first)
 				}

@@ -91,7 +91,7 @@ func rebuild(b *batch, s *seen, networks []ipam.Network, ways map[netip.Addr]str
 	for _, c := range Base(networks) {
 		switch {
 		case c.Operator && !s.has(c.Name):
-			b.declare(c.Name)
+			b.create(c.Name, nil)
 		case !c.Operator && !linesInPlace(s, c.Name, merged[c.Name]):
 			var specs []string
 			for _, line := range merged[c.Name] {
@@ -100,7 +100,7 @@ func rebuild(b *batch, s *seen, networks []ipam.Network, ways map[netip.Addr]str
 				}
 				specs = append(specs, line.spec)
 			}
-			b.write(c.Name, specs)
+			put(b, s, c.Name, specs)
 		}
 	}
 	if err := rebuildTrees(b, s, networks, ways); err != nil {
@@ -112,6 +112,15 @@ func rebuild(b *batch, s *seen, networks []ipam.Network, ways map[netip.Addr]str
 		}
 	}
 	return nil
+}
+
+// put writes a chain that is there, or makes it.
+func put(b *batch, s *seen, chain string, specs []string) {
+	if s.has(chain) {
+		b.write(chain, specs)
+	} else {
+		b.create(chain, specs)
+	}
 }
 
 func rebuildTrees(b *batch, s *seen, networks []ipam.Network, ways map[netip.Addr]string) error {
@@ -138,7 +147,7 @@ func rebuildTrees(b *batch, s *seen, networks []ipam.Network, ways map[netip.Add
 				return err
 			}
 			if !s.has(c.Name) || foreign || !slices.Equal(c.specs(), nodeSpecs(rules)) {
-				b.write(c.Name, c.specs())
+				put(b, s, c.Name, c.specs())
 			}
 		}
 	}
