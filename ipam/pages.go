@@ -39,16 +39,17 @@ var errNoMeta = errors.New("neither of its two header pages is valid")
 // rewrites one of the two pages and leaves the other alone.
 func readMeta(f io.ReaderAt) (metaPage, error) {
 	first, err := metaAt(f, 0)
-	if err != nil && !errors.Is(err, errNoMeta) {
+	torn := errors.Is(err, errNoMeta)
+	if err != nil && !torn {
 		return metaPage{}, err
 	}
 	sizes := []uint32{first.pageSize}
-	if err != nil { // a torn first page: the second's place depends on the page size
+	if torn { // a torn first page: the second's place depends on the page size
 		sizes = []uint32{uint32(os.Getpagesize()), 4096, 8192, 16384, 65536}
 	}
 	for _, size := range sizes {
 		second, err2 := metaAt(f, int64(size))
-		if err2 == nil && second.pageSize == size && (err != nil || second.txid > first.txid) {
+		if err2 == nil && second.pageSize == size && (torn || second.txid > first.txid) {
 			return second, nil
 		}
 	}

@@ -22,7 +22,9 @@ type batch struct {
 
 func newBatch() *batch { return &batch{seen: map[string]bool{}} }
 
-func (b *batch) empty() bool { return len(b.declared)+len(b.created)+len(b.rules)+len(b.jumps)+len(b.deleted) == 0 }
+func (b *batch) empty() bool {
+	return len(b.declared)+len(b.created)+len(b.rules)+len(b.jumps)+len(b.deleted) == 0
+}
 
 func (b *batch) declare(chain string) {
 	if !b.seen[chain] {
