@@ -18,20 +18,14 @@ const (
 	pruneStep = 4
 )
 
-// remember records that an address was released.
+// remember records that an address was released. The index of workloads points to
+// it already if its workload keeps a claim.
 func (t *txn) remember(a netip.Addr, p past) error {
-	key := addrKey(a)
-	if err := t.putJSON(bucketHistory, key, p); err != nil {
-		return err
-	}
-	if err := t.put(bucketReleased, releasedKey(p.Released, a), nil); err != nil {
-		return err
-	}
 	t.c.History++
-	if p.Workload == nil {
-		return nil
+	if err := t.putJSON(bucketHistory, addrKey(a), p); err != nil {
+		return err
 	}
-	return t.put(bucketWorkloads, []byte(p.Workload.String()), key)
+	return t.put(bucketReleased, releasedKey(p.Released, a), nil)
 }
 
 // forget removes an address from history, and its workload's claim with it. The
@@ -143,9 +137,10 @@ func (t *txn) correctClock() error {
 		if err != nil {
 			return err
 		}
-		if err := t.forget(a, p); err != nil {
+		if err := t.del(bucketReleased, releasedKey(at, a)); err != nil {
 			return err
 		}
+		t.c.History-- // remember counts it again
 		p.Released = t.now
 		if err := t.remember(a, p); err != nil {
 			return err

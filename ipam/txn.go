@@ -110,36 +110,34 @@ func (t *txn) del(bucket string, key []byte) error {
 
 // insertRow adds a row at an address that the caller has made vacant with occupy.
 func (t *txn) insertRow(r Reservation) error {
+	return errors.Join(t.putRow(r), t.put(bucketWorkloads, []byte(r.Workload.String()), addrKey(r.Addr)))
+}
+
+// replaceRow changes a row of the same address and workload.
+func (t *txn) replaceRow(old, r Reservation) error {
+	return errors.Join(t.dropRow(old), t.putRow(r))
+}
+
+// putRow writes a row and its indexes, that of workloads aside, whose entries
+// outlive rows: each bucket left alone is a few pages less to write.
+func (t *txn) putRow(r Reservation) error {
 	t.count(r, 1)
 	key := addrKey(r.Addr)
-	errs := []error{
-		t.putJSON(bucketRows, key, r),
-		t.put(bucketWorkloads, []byte(r.Workload.String()), key),
-		t.put(bucketMACs, r.MAC[:], key),
-	}
+	errs := []error{t.putJSON(bucketRows, key, r), t.put(bucketMACs, r.MAC[:], key)}
 	if h := r.Holder; h != nil {
 		errs = append(errs, t.put(bucketHolders, holderKey(h.ContainerID, h.IfName), key))
 	}
 	return errors.Join(errs...)
 }
 
-// removeRow is the inverse of insertRow.
-func (t *txn) removeRow(r Reservation) error {
+// dropRow is the inverse of putRow.
+func (t *txn) dropRow(r Reservation) error {
 	t.count(r, -1)
-	errs := []error{
-		t.del(bucketRows, addrKey(r.Addr)),
-		t.del(bucketWorkloads, []byte(r.Workload.String())),
-		t.del(bucketMACs, r.MAC[:]),
-	}
+	errs := []error{t.del(bucketRows, addrKey(r.Addr)), t.del(bucketMACs, r.MAC[:])}
 	if h := r.Holder; h != nil {
 		errs = append(errs, t.del(bucketHolders, holderKey(h.ContainerID, h.IfName)))
 	}
 	return errors.Join(errs...)
-}
-
-// replaceRow changes a row of the same address and workload.
-func (t *txn) replaceRow(old, r Reservation) error {
-	return errors.Join(t.removeRow(old), t.insertRow(r))
 }
 
 func (t *txn) count(r Reservation, by int) {
@@ -169,8 +167,14 @@ func (t *txn) occupy(a netip.Addr) (past, error) {
 // vacate moves a row to history, with or without its workload's claim on the
 // address. Addresses that the network does not give are not remembered.
 func (t *txn) vacate(r Reservation, claim bool) error {
-	if err := t.removeRow(r); err != nil || !t.net.Pool.gives(r.Addr) {
+	if err := t.dropRow(r); err != nil {
 		return err
+	}
+	gives := t.net.Pool.gives(r.Addr)
+	if !claim || !gives {
+		if err := t.del(bucketWorkloads, []byte(r.Workload.String())); err != nil || !gives {
+			return err
+		}
 	}
 	p := past{MAC: r.MAC, MACRequested: r.MACRequested, Hostname: r.Hostname, Released: t.now}
 	if claim {
