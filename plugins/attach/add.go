@@ -87,8 +87,10 @@ func (v *adding) steps() []step {
 		{"reserve", v.reserve, v.unreserve},
 		{"predecessor", v.removePredecessor, nil},
 		{"bridge", v.makeBridge, v.removeBridge},
-		{"port", v.makePort, v.removePort}, // stays down until its rules are in
-		{"rules", v.putRules, v.takeRules},
+		// The port stays down until its rules are in, and undone it goes before them: as
+		// long as it is here, an Apply puts them in.
+		{"port", v.makePort, v.removePort},
+		{"rules", v.putRules, nil},
 		{"up", v.raise, v.lower},
 		{"address", v.address, nil}, // goes with the port
 		{"announce", v.announce, nil},
@@ -196,7 +198,12 @@ func (v *adding) makePort(ctx context.Context) (err error) {
 	return errors.Join(err, v.unlockNode())
 }
 
-func (v *adding) removePort(ctx context.Context) error { return link.DeletePort(ctx, v.port) }
+func (v *adding) removePort(ctx context.Context) error {
+	if err := link.DeletePort(ctx, v.port); err != nil {
+		return err
+	}
+	return v.node.changeRules(ctx, ruleChange{Network: v.network, Row: v.made.Row})
+}
 
 func (v *adding) lockNode(ctx context.Context) (err error) {
 	if v.nodeLock == nil {
@@ -216,10 +223,6 @@ func (v *adding) unlockNode() error {
 
 func (v *adding) putRules(ctx context.Context) error {
 	return v.node.changeRules(ctx, ruleChange{In: true, Network: v.network, Row: v.made.Row})
-}
-
-func (v *adding) takeRules(ctx context.Context) error {
-	return v.node.changeRules(ctx, ruleChange{Network: v.network, Row: v.made.Row})
 }
 
 func (v *adding) raise(ctx context.Context) error { return link.PortUp(ctx, v.port) }
