@@ -231,7 +231,8 @@ func newWorkload(t testing.TB, n byte) *workload {
 	w := &workload{netns: newNetNS(t), addr: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, n}), 24)}
 	cid := fmt.Sprintf("container-%d", n)
 	w.spec = PortSpec{
-		Name: PortName(cid, "eth0"), Alias: Alias("flat", cid, "eth0"), Bridge: "br100",
+		Learning: true, // the looser case: what is pinned must hold there, too
+		Name:     PortName(cid, "eth0"), Alias: Alias("flat", cid, "eth0"), Bridge: "br100",
 		ContainerNetNS: w.netns, ContainerIfName: "eth0",
 		MAC: ipam.DeriveMAC(ipam.DefaultMACPrefix, w.addr.Addr()), MTU: 1500,
 	}

@@ -22,7 +22,7 @@ func TestCreatePort(t *testing.T) {
 	spec.MTU = 1400
 	bridge := ensureBridge(ctx, t, spec)
 	w := newWorkload(t, 2)
-	w.spec.MTU, w.spec.Hairpin = 1400, true
+	w.spec.MTU, w.spec.Hairpin, w.spec.Learning = 1400, true, false
 
 	// Every IPv6 address that the host side ever has, however shortly, is seen here.
 	updates, done := make(chan netlink.AddrUpdate, 100), make(chan struct{})
@@ -253,7 +253,6 @@ func TestSetLearning(t *testing.T) {
 	ctx := inLab(t)
 	ensureBridge(ctx, t, testBridge())
 	w := newWorkload(t, 2)
-	w.spec.Learning = true
 	_, err := CreatePort(ctx, w.spec)
 	ok(t, err)
 	deleteLinkAtEnd(t, w.spec.Name)
