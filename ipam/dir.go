@@ -41,7 +41,9 @@ type Dir struct {
 	path    string
 	now     func() time.Time
 	timeout time.Duration
-	noSync  bool // of tests that make thousands of transactions
+	// Of tests only: no fsync for thousands of transactions; a smaller HistoryCap.
+	noSync     bool
+	historyCap uint64
 }
 
 // Option changes what OpenDir returns.
@@ -57,7 +59,7 @@ func WithDefaultTimeout(t time.Duration) Option { return func(d *Dir) { d.timeou
 // OpenDir names a data directory. It does no I/O: the first Configure or Reserve
 // makes the directory.
 func OpenDir(path string, opts ...Option) *Dir {
-	d := &Dir{path: path, now: time.Now, timeout: defaultTimeout}
+	d := &Dir{path: path, now: time.Now, timeout: defaultTimeout, historyCap: HistoryCap}
 	for _, o := range opts {
 		o(d)
 	}

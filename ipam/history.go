@@ -82,7 +82,7 @@ func (t *txn) prune() error {
 			return err
 		}
 		old := t.now.Sub(at)
-		if !ok || old < time.Duration(t.net.Pool.ReuseDelay) || old < age && t.c.History <= HistoryCap {
+		if !ok || old < time.Duration(t.net.Pool.ReuseDelay) || old < age && t.c.History <= t.store.dir.historyCap {
 			break
 		}
 		p, ok, err := t.past(a)

@@ -528,20 +528,21 @@ func TestHistoryIsAgedAndCapped(t *testing.T) {
 		}
 	})
 	t.Run("capped", func(t *testing.T) {
-		const more = 10
-		prefill(t, s, HistoryCap+more)
+		const limit, more = 1000, 10
+		d.historyCap = limit
+		prefill(t, s, limit+more)
 		if _, err := s.GC(context.Background(), func(Reservation) bool { return false }); err != nil {
 			t.Fatal(err)
 		}
-		if got := viewStats(t, s).Retained; got < HistoryCap+more {
+		if got := viewStats(t, s).Retained; got < limit+more {
 			t.Fatalf("Retained = %d: nothing in quarantine may be forgotten", got)
 		}
 		c.advance(time.Minute)
 		for _, w := range []string{"1", "2", "3", "4"} {
 			mustReserve(t, s, request(w, w))
 		}
-		if got := viewStats(t, s).Retained; got != HistoryCap {
-			t.Errorf("Retained = %d, want the cap %d", got, HistoryCap)
+		if got := viewStats(t, s).Retained; got != limit {
+			t.Errorf("Retained = %d, want the cap %d", got, limit)
 		}
 	})
 }
