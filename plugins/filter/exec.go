@@ -1,15 +1,17 @@
 package filter
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"os/exec"
 	"runtime"
 	"strings"
 	"syscall"
-	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Exec runs path with args and stdin, and returns what it wrote to stdout. A
@@ -28,10 +30,6 @@ func (e *ProgramError) Error() string {
 }
 
 func (e *ProgramError) Unwrap() error { return e.Err }
-
-// pipeDelay is how long a program's pipes may stay open when it has ended (in the
-// hands of a child of its own). On a busy node our own reading may take part of it.
-const pipeDelay = 5 * time.Second
 
 // programEnv is all that the programs see: their messages are read, and they look
 // up modprobe and the like.
@@ -52,12 +50,49 @@ func runWith(ctx context.Context, env []string, path string, args []string, stdi
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	cmd.WaitDelay = pipeDelay
-	cmd.Stdin = bytes.NewReader(stdin)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return nil, &ProgramError{Path: path, Stderr: stderr.String(), Err: errors.Join(err, ctx.Err())}
+	in, err := memoryFile(stdin)
+	if err != nil {
+		return nil, err
 	}
-	return stdout.Bytes(), nil
+	defer in.Close()
+	stdout, err := memoryFile(nil)
+	if err != nil {
+		return nil, err
+	}
+	defer stdout.Close()
+	stderr, err := memoryFile(nil)
+	if err != nil {
+		return nil, err
+	}
+	defer stderr.Close()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, stdout, stderr
+	if err := cmd.Run(); err != nil {
+		said, unread := readAll(stderr)
+		return nil, &ProgramError{Path: path, Stderr: string(said), Err: errors.Join(err, ctx.Err(), unread)}
+	}
+	return readAll(stdout)
+}
+
+// memoryFile is a file without a name. Programs get these instead of pipes: a pipe
+// has to be read by a goroutine beside the one that waits, which on a node under
+// load was seen to come seconds too late, and it stays open in the hands of a
+// child of the program's.
+func memoryFile(content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("flatdhcp", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("making a file in memory: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "memfd")
+	if _, err := f.WriteAt(content, 0); err != nil {
+		return nil, errors.Join(fmt.Errorf("writing a file in memory: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+func readAll(f *os.File) ([]byte, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.NewSectionReader(f, 0, info.Size()))
 }
