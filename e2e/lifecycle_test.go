@@ -29,16 +29,20 @@ func (n *node) neighbours() []*workload {
 		n.t.Fatal(err)
 	}
 	n.t.Cleanup(func() { _ = server.Kill() })
-	var client *lab.Process
-	n.eventually("a connection between neighbours", func() bool {
-		client, err = list[1].Start("sh", "-c", "{ echo hello; sleep 1000; } | busybox nc "+list[0].addr.String()+" 7")
-		if err != nil {
-			n.t.Fatal(err)
-		}
-		_, _, err = client.WaitLine(n.within(), 0, "hello")
-		return err == nil
+	// The server takes one connection and no second try: a client that came too early would
+	// be refused and its shell go on sleeping.
+	n.eventually("the server to listen", func() bool {
+		out, _, err := list[0].Run(n.within(), "ss", "-Htln", "sport = :7")
+		return err == nil && out != ""
 	})
+	client, err := list[1].Start("sh", "-c", "{ echo hello; sleep 1000; } | busybox nc "+list[0].addr.String()+" 7")
+	if err != nil {
+		n.t.Fatal(err)
+	}
 	n.t.Cleanup(func() { _ = client.Kill() })
+	if _, _, err := client.WaitLine(n.within(), 0, "hello"); err != nil {
+		n.t.Fatal(err)
+	}
 	return list
 }
 
