@@ -43,29 +43,28 @@ func runProgram(ctx context.Context, path string, args []string, stdin []byte) (
 
 // runWith ties the program's life to this process: a plugin killed by its runtime
 // lets go of the filter lock, and its iptables-restore must not come after that.
-func runWith(ctx context.Context, env []string, path string, args []string, stdin []byte) ([]byte, error) {
+func runWith(ctx context.Context, env []string, path string, args []string, stdin []byte) (out []byte, err error) {
 	// The kernel sends it when the thread dies that started the program.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	in, err := memoryFile(stdin)
-	if err != nil {
-		return nil, err
+	var files []*os.File // stdin, stdout, stderr
+	defer func() {
+		for _, f := range files {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	for _, content := range [][]byte{stdin, nil, nil} {
+		f, err := memoryFile(content)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
 	}
-	defer in.Close()
-	stdout, err := memoryFile(nil)
-	if err != nil {
-		return nil, err
-	}
-	defer stdout.Close()
-	stderr, err := memoryFile(nil)
-	if err != nil {
-		return nil, err
-	}
-	defer stderr.Close()
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, stdout, stderr
+	stdout, stderr := files[1], files[2]
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = files[0], stdout, stderr
 	if err := cmd.Run(); err != nil {
 		said, unread := readAll(stderr)
 		return nil, &ProgramError{Path: path, Stderr: string(said), Err: errors.Join(err, ctx.Err(), unread)}
