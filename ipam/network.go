@@ -64,6 +64,18 @@ const (
 	FallbackReject = "reject"
 )
 
+// Filter says whether workloads have chains.
+const (
+	FilterOn   = "on"
+	FilterNone = "none"
+)
+
+// StatusOnExhaustion says whether STATUS fails when no address is left.
+const (
+	ExhaustionFail = "fail"
+	ExhaustionOK   = "ok"
+)
+
 // Bridge is the attachment side of a network. Every field has its effective value:
 // defaults are filled in when a conflist is read.
 type Bridge struct {
@@ -71,18 +83,42 @@ type Bridge struct {
 	IsGateway bool   `json:"isGateway"` // this node carries the gateway address and DHCP
 	// IsDefaultGateway: nil = install the default route unless the container has one
 	// already; false also withholds DHCP option 3.
-	IsDefaultGateway    *bool    `json:"isDefaultGateway,omitempty"`
-	AllowSameNetTraffic bool     `json:"allowSameNetTraffic"` // the toggle; false = closed ports
-	Ingress             []Rule   `json:"ingress,omitempty"`
-	Deny                []Rule   `json:"deny,omitempty"`
-	Fallback            string   `json:"fallback"`
-	Published           bool     `json:"published"` // accept what this node itself DNATed
-	AntiSpoofing        bool     `json:"antiSpoofing"`
-	Addressing          string   `json:"addressing"`
-	MTU                 int      `json:"mtu,omitempty"` // bytes; 0 = 1500
-	LeaseTime           Duration `json:"leaseTime"`     // DHCP option 51
-	DNS                 DNS      `json:"dns,omitzero"`
+	IsDefaultGateway    *bool  `json:"isDefaultGateway,omitempty"`
+	AllowSameNetTraffic bool   `json:"allowSameNetTraffic"` // the toggle; false = closed ports
+	Ingress             []Rule `json:"ingress,omitempty"`
+	Deny                []Rule `json:"deny,omitempty"`
+	Fallback            string `json:"fallback"`
+	Published           bool   `json:"published"` // accept what this node itself DNATed
+	AntiSpoofing        bool   `json:"antiSpoofing"`
+	MACSpoofCheck       bool   `json:"macspoofchk,omitempty"` // the guard's MAC part, also without AntiSpoofing
+	// Filter is FilterOn, or FilterNone: no workload chains, and no need of
+	// br_netfilter. Empty = FilterOn.
+	Filter      string `json:"filter,omitempty"`
+	LogDrops    bool   `json:"logDrops,omitempty"`    // log what a chain's end drops, rate-limited
+	IPMasq      bool   `json:"ipMasq,omitempty"`      // masquerade what leaves the subnet by routing
+	HairpinMode bool   `json:"hairpinMode,omitempty"` // a port may send to itself
+	// Annotations lists what tenants may ask for, by the part behind flatdhcp.io/.
+	Annotations []string `json:"annotations,omitempty"`
+	// StatusOnExhaustion is ExhaustionFail or ExhaustionOK: what STATUS says when no
+	// address is left. Empty = ExhaustionFail.
+	StatusOnExhaustion string   `json:"statusOnExhaustion,omitempty"`
+	Addressing         string   `json:"addressing"`
+	MTU                int      `json:"mtu,omitempty"` // bytes; 0 = 1500
+	LeaseTime          Duration `json:"leaseTime"`     // DHCP option 51
+	DNS                DNS      `json:"dns,omitzero"`
 }
+
+// Open reports whether neighbours may reach the workload of r: the network's toggle,
+// unless the operator let the workload have its own.
+func (n Network) Open(r Reservation) bool {
+	if r.AllowSameNetTraffic != nil {
+		return *r.AllowSameNetTraffic
+	}
+	return n.Bridge != nil && n.Bridge.AllowSameNetTraffic
+}
+
+// Filtered reports whether n's workloads have chains of ours.
+func (n Network) Filtered() bool { return n.Bridge != nil && n.Bridge.Filter != FilterNone }
 
 // Rule is one entry of ingress or deny. No From = anywhere, no Ports = all.
 type Rule struct {

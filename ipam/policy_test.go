@@ -662,3 +662,58 @@ func TestHostnameHint(t *testing.T) {
 		mustRelease(t, s, "c")
 	}
 }
+
+// A workload's own toggle lasts as long as its holder: who comes next starts with the
+// network's.
+func TestOwnToggleGoesWithItsHolder(t *testing.T) {
+	s, _ := policyStore(t)
+	open, closed := true, false
+	n := testNet("flat", "10.0.0.0/29")
+	bridge := Bridge{AllowSameNetTraffic: true}
+	n.Bridge = &bridge
+	state := func(r Reservation) string {
+		own := "the network's"
+		if r.AllowSameNetTraffic != nil {
+			own = "its own"
+		}
+		if n.Open(r) {
+			return own + ", open"
+		}
+		return own + ", closed"
+	}
+	reserve := func(container string, own *bool) Reservation {
+		req := request("w", container)
+		req.AllowSameNetTraffic = own
+		return mustReserve(t, s, req).Reservation
+	}
+	for _, step := range []struct {
+		what, want string
+		do         func() Reservation
+	}{
+		{"none asked for", "the network's, open", func() Reservation { return reserve("c1", nil) }},
+		{"asked again, closed", "its own, closed", func() Reservation { return reserve("c1", &closed) }},
+		{"asked again, open", "its own, open", func() Reservation { return reserve("c1", &open) }},
+		{"asked again, none", "the network's, open", func() Reservation { return reserve("c1", nil) }},
+		{"released and back without", "the network's, open", func() Reservation {
+			reserve("c1", &closed)
+			mustRelease(t, s, "c1")
+			return reserve("c2", nil)
+		}},
+		{"an administrator's, released", "the network's, open", func() Reservation {
+			if _, err := s.ReserveAdmin(context.Background(), AdminRequest{Workload: pod("w")}); err != nil {
+				t.Fatal(err)
+			}
+			reserve("c2", &closed)
+			mustRelease(t, s, "c2")
+			return byWorkload(t, s, pod("w"))
+		}},
+	} {
+		if got := state(step.do()); got != step.want {
+			t.Errorf("%s: %s, want %s", step.what, got, step.want)
+		}
+	}
+	bridge.AllowSameNetTraffic = false
+	if got := state(Reservation{}); got != "the network's, closed" {
+		t.Errorf("a closed network's row is %s", got)
+	}
+}

@@ -18,6 +18,9 @@ type Request struct {
 	// gives way to Hostname, to an administrator's choice and to the name that a
 	// returning workload had. Empty, or a valid host name.
 	HostnameHint string
+	// AllowSameNetTraffic is the workload's own toggle; nil = the network's. It lasts as
+	// long as the holder does.
+	AllowSameNetTraffic *bool
 	// Dead is the holder that the caller found to be dead, as it read it from the
 	// store (in HeldError.Row). Only if the row's holder is still exactly that one
 	// is it replaced.

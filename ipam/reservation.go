@@ -77,6 +77,9 @@ type Reservation struct {
 	MACRequested bool `json:"macRequested,omitempty"`
 	// Admin marks `flatctl reserve`: never given to another, never released by DEL.
 	Admin bool `json:"admin,omitempty"`
+	// AllowSameNetTraffic is the workload's own toggle, for as long as its holder holds
+	// the row; nil = the network's.
+	AllowSameNetTraffic *bool `json:"allowSameNetTraffic,omitempty"`
 	// PreviousMAC is the MAC the address's last owner had, if it was another one:
 	// neighbours may still remember it, so the address must be announced.
 	PreviousMAC MAC       `json:"previousMAC,omitzero"`

@@ -130,10 +130,18 @@ func (t *txn) again(row Reservation, req Request) (Grant, bool, error) {
 	if req.Hostname != "" {
 		r.Hostname = req.Hostname
 	}
-	if *r.Holder == *row.Holder && r.Hostname == row.Hostname {
+	r.AllowSameNetTraffic = req.AllowSameNetTraffic
+	if *r.Holder == *row.Holder && r.Hostname == row.Hostname && sameToggle(r.AllowSameNetTraffic, row.AllowSameNetTraffic) {
 		return Grant{Reservation: row, Reused: true}, false, nil
 	}
 	return Grant{Reservation: r, Reused: true}, true, t.replaceRow(row, r)
+}
+
+func sameToggle(a, b *bool) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return *a == *b
 }
 
 // against refuses wishes that an administrator's reservation contradicts.
@@ -174,7 +182,7 @@ func (t *txn) attach(row Reservation, req Request, g *Grant) error {
 	} else if req.HostnameHint != "" && r.Hostname == DefaultHostname(r.Addr) {
 		r.Hostname = req.HostnameHint
 	}
-	r.Holder, r.Since = &req.Holder, t.now
+	r.Holder, r.Since, r.AllowSameNetTraffic = &req.Holder, t.now, req.AllowSameNetTraffic
 	g.Reservation = r
 	return t.replaceRow(row, r)
 }
@@ -182,7 +190,7 @@ func (t *txn) attach(row Reservation, req Request, g *Grant) error {
 // reserveNew makes a row for a workload that has none: at the address it asks for,
 // at the one kept for it, or at the next.
 func (t *txn) reserveNew(req Request, g *Grant) error {
-	r := Reservation{Workload: req.Workload, Holder: &req.Holder, Since: t.now}
+	r := Reservation{Workload: req.Workload, Holder: &req.Holder, Since: t.now, AllowSameNetTraffic: req.AllowSameNetTraffic}
 	return t.place(r, wish{addr: req.Addr, mac: req.MAC, hostname: req.Hostname, hint: req.HostnameHint}, g)
 }
 

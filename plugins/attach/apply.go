@@ -61,14 +61,19 @@ func (n *Node) Apply(ctx context.Context, network string) (Report, error) {
 		return err
 	})
 	report.Workloads = len(living[network])
-	if err != nil || record.Bridge.AllowSameNetTraffic {
+	if err != nil {
 		return report, err
 	}
-	var addrs []netip.Addr
+	var closed []netip.Addr
 	for _, r := range living[network] {
-		addrs = append(addrs, r.Addr)
+		if !record.Open(r) {
+			closed = append(closed, r.Addr)
+		}
 	}
-	report.Cut, err = link.FlushConntrackAmong(ctx, addrs, record.Pool.Subnet, Gateways(record))
+	if len(closed) == 0 {
+		return report, nil
+	}
+	report.Cut, err = link.FlushConntrackAmong(ctx, closed, record.Pool.Subnet, Gateways(record))
 	return report, err
 }
 

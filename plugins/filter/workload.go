@@ -34,7 +34,7 @@ func WorkloadChain(n ipam.Network, r ipam.Reservation) Chain {
 	}
 
 	add("-m conntrack --ctstate INVALID", "DROP", "belongs to no connection that conntrack can follow")
-	if !n.Bridge.AllowSameNetTraffic {
+	if !n.Open(r) {
 		// iptables has no "this source but not that one" in one rule. The gateway is
 		// accepted rather than let by: rule 2b would accept it at once.
 		if gateway != "" {
@@ -53,7 +53,7 @@ func WorkloadChain(n ipam.Network, r ipam.Reservation) Chain {
 	if n.Bridge.Published {
 		add("-m conntrack --ctstate DNAT", "ACCEPT", "published: what this node itself sent here by DNAT (hostPort, Service)")
 	}
-	if n.Bridge.AllowSameNetTraffic {
+	if n.Open(r) {
 		add(subnet, "ACCEPT", "allowSameNetTraffic: neighbours on the network")
 	}
 	for i, rule := range n.Bridge.Ingress {

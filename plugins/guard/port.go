@@ -33,9 +33,8 @@ type Port struct {
 
 // PortFor returns the port of reservation r in network n.
 func PortFor(n ipam.Network, r ipam.Reservation, portName string) Port {
-	p := Port{Name: portName, MAC: r.MAC, Addrs: []netip.Addr{r.Addr}, Closed: true, CheckSource: true}
+	p := Port{Name: portName, MAC: r.MAC, Addrs: []netip.Addr{r.Addr}, Closed: !n.Open(r), CheckSource: true}
 	if n.Bridge != nil {
-		p.Closed = !n.Bridge.AllowSameNetTraffic
 		p.CheckSource = n.Bridge.AntiSpoofing
 	}
 	return p
