@@ -179,6 +179,48 @@ func TestForeignAddressOfTheNodeIsRefused(t *testing.T) {
 	})
 }
 
+// Rule 5 on a node whose gateway is elsewhere: the node reaches its workloads from the
+// address that it has on an adopted bridge, and keeps its connections when the toggle
+// closes; from no other address of its own.
+func TestNodeWithoutGatewayReachesItsWorkloads(t *testing.T) {
+	n := newNode(t, keys{"isGateway": false})
+	own, foreign := netip.MustParseAddr("10.0.0.250"), netip.MustParseAddr("192.0.2.7")
+	n.run("ip", "link", "add", "br100", "type", "bridge")
+	n.run("ip", "address", "add", own.String()+"/24", "dev", "br100")
+	n.run("ip", "address", "add", foreign.String()+"/32", "dev", "lo")
+	vm := n.attach("vm1", lab.CNIOptions{})
+	if !answered(n, n.exec, vm.addr) {
+		t.Fatalf("the node does not reach %s with the toggle on", vm.addr)
+	}
+	tracked := func() bool { return strings.Contains(n.state().Section("conntrack"), own.String()) }
+	if !tracked() {
+		t.Fatal("the ping is not tracked, so that its survival would prove nothing")
+	}
+	n.apply(keys{"allowSameNetTraffic": false})
+	if !tracked() {
+		t.Error("closing the toggle cut the node's own connection, which stays allowed")
+	}
+	const rule = "-m addrtype --src-type LOCAL --limit-iface-out -j ACCEPT"
+	before := n.ruleCount(vm.chain(), vm.chain()+" "+rule)
+	if !answered(n, n.exec, vm.addr) {
+		t.Errorf("the node does not reach %s with the toggle off", vm.addr)
+	}
+	if n.ruleCount(vm.chain(), vm.chain()+" "+rule) == before {
+		t.Error("another rule than the node's own let the ping pass")
+	}
+	c := vm.fallback()
+	dropped := c.count()
+	ping := []string{"ping", "-c", "1", "-W", "1", "-I", foreign.String(), vm.addr.String()}
+	if err := n.exec(ping...); err == nil || c.count() == dropped {
+		t.Errorf("from %s: error %v, and %q counted %d", foreign, err, c.name, c.count()-dropped)
+	}
+	n.run("iptables", "-D", vm.chain(), "-m", "addrtype", "--src-type", "LOCAL", "--limit-iface-out", "-j", "ACCEPT")
+	dropped = c.count()
+	if answered(n, n.exec, vm.addr) || c.count() == dropped {
+		t.Error("the control: without its rule the node still reaches the workload")
+	}
+}
+
 // D1: a neighbour on the same node reaches a workload with the toggle on; with it off
 // the workload's chain drops it.
 func TestNeighbourMeetsTheToggle(t *testing.T) {

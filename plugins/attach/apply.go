@@ -73,7 +73,11 @@ func (n *Node) Apply(ctx context.Context, network string) (Report, error) {
 	if len(closed) == 0 {
 		return report, nil
 	}
-	report.Cut, err = link.FlushConntrackAmong(ctx, closed, record.Pool.Subnet, Gateways(record))
+	own, err := link.Addresses(ctx, record.Bridge.Name)
+	if err != nil {
+		return report, err
+	}
+	report.Cut, err = link.FlushConntrackAmong(ctx, closed, record.Pool.Subnet, append(Gateways(record), own...))
 	return report, err
 }
 

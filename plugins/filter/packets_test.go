@@ -15,7 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// The lab: a node with br100 (10.0.0.1), on it the workload 10.0.0.2, whose chain is
+// The lab: a node with br100 (10.0.0.1, also 10.0.0.9 and 172.31.0.9), on it the workload 10.0.0.2, whose chain is
 // tested, and its neighbour 10.0.0.3; and a host outside, 192.0.2.2, to which the
 // node (192.0.2.1) routes.
 type packetLab struct {
@@ -29,7 +29,9 @@ const (
 	gatewayIP   = "10.0.0.1"
 	workloadIP  = "10.0.0.2"
 	neighbourIP = "10.0.0.3"
-	nodeIP      = "192.0.2.1" // the node's, not on the bridge
+	secondIP    = "10.0.0.9"   // the node's other address on the bridge
+	thirdIP     = "172.31.0.9" // and one outside the subnet
+	nodeIP      = "192.0.2.1"  // the node's, not on the bridge
 	outsideIP   = "192.0.2.2"
 
 	echoPort = 7007
@@ -48,7 +50,7 @@ func newPacketLab(t *testing.T, backend string) *packetLab {
 			return err
 		}
 		br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br100"}}
-		return errors.Join(netlink.LinkAdd(br), up("lo", ""), up("br100", gatewayIP+"/24"),
+		return errors.Join(netlink.LinkAdd(br), up("lo", ""), up("br100", gatewayIP+"/24"), up("br100", secondIP+"/24"), up("br100", thirdIP+"/32"),
 			veth("p1", "br100", l.workload), veth("p2", "br100", l.neighbour), veth("out", "", l.outside), up("out", nodeIP+"/24"))
 	})
 	if err != nil {

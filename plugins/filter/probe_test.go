@@ -88,14 +88,16 @@ func forgedError(l *packetLab) (func(time.Duration) bool, error) {
 	}, err
 }
 
-// gatewayError lets the workload ask a port of the gateway's that nobody listens on.
-func gatewayError(l *packetLab) (func(time.Duration) bool, error) {
-	icmp, in := l.listen(l.workload, "ip4:icmp", workloadIP, 0), l.listen(l.workload, "udp4", workloadIP, l.nextPort())
-	_, err := in.WriteTo([]byte("question"), &net.UDPAddr{IP: net.ParseIP(gatewayIP), Port: echoPort + 1})
-	return func(wait time.Duration) bool {
-		defer func() { _, _ = in.Close(), icmp.Close() }()
-		return receives(icmp, wait, func(b []byte) bool { return b[0] == icmpUnreachable })
-	}, err
+// errorOf lets the workload ask a port of the node's that nobody listens on.
+func errorOf(addr string) probe {
+	return func(l *packetLab) (func(time.Duration) bool, error) {
+		icmp, in := l.listen(l.workload, "ip4:icmp", workloadIP, 0), l.listen(l.workload, "udp4", workloadIP, l.nextPort())
+		_, err := in.WriteTo([]byte("question"), &net.UDPAddr{IP: net.ParseIP(addr), Port: echoPort + 1})
+		return func(wait time.Duration) bool {
+			defer func() { _, _ = in.Close(), icmp.Close() }()
+			return receives(icmp, wait, func(b []byte) bool { return b[0] == icmpUnreachable })
+		}, err
+	}
 }
 
 // impossibleTCP sends a segment that no connection can have: SYN and RST.

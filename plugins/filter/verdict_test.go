@@ -16,6 +16,8 @@ import (
 func TestVerdictOfEachRule(t *testing.T) {
 	requireRoot(t)
 	const fallback, anywhere = "-j FLAT-DROP", "-s 10.0.0.0/24 -j ACCEPT"
+	// The chain's name tells the rule from that for RELATED.
+	own := dispatchTo(network("flat", "10.0.0.0/24", "br100"), row(workloadIP)).Chain + " " + ownAddress + " -j ACCEPT"
 	web := ingress(ipam.Rule{Protocol: "tcp", Ports: ports(80, 0)})
 	cases := []struct {
 		name    string
@@ -31,14 +33,21 @@ func TestVerdictOfEachRule(t *testing.T) {
 		{name: "1 INVALID", probe: impossibleTCP, rule: "--ctstate INVALID", otherwise: anywhere},
 		{name: "2a RELATED from a neighbour", edits: []func(*ipam.Network){closed}, probe: forgedError,
 			rule: "-s 10.0.0.0/24 -m conntrack --ctstate RELATED", otherwise: "--ctstate RELATED,ESTABLISHED"},
-		{name: "2a RELATED from the gateway", edits: []func(*ipam.Network){closed}, probe: gatewayError,
-			rule: "-s 10.0.0.1/32 -m conntrack --ctstate RELATED", otherwise: "-s 10.0.0.0/24 -m conntrack --ctstate RELATED", arrives: true},
+		{name: "2a RELATED from the gateway", edits: []func(*ipam.Network){closed}, probe: errorOf(gatewayIP),
+			without: []string{"--ctstate RELATED " + ownAddress},
+			rule:    "-s 10.0.0.1/32 -m conntrack --ctstate RELATED", otherwise: "-s 10.0.0.0/24 -m conntrack --ctstate RELATED", arrives: true},
+		{name: "2a RELATED from the node's other address", edits: []func(*ipam.Network){closed}, probe: errorOf(secondIP),
+			rule: "--ctstate RELATED " + ownAddress, otherwise: "-s 10.0.0.0/24 -m conntrack --ctstate RELATED", arrives: true},
 		{name: "2b ESTABLISHED", edits: []func(*ipam.Network){closed}, probe: reply,
 			rule: "--ctstate RELATED,ESTABLISHED", otherwise: fallback, arrives: true},
-		{name: "4 DHCP", edits: []func(*ipam.Network){closed}, probe: udp(node, gatewayIP, 67, 68), without: []string{"-s 10.0.0.1/32 -j ACCEPT"},
+		{name: "4 DHCP", edits: []func(*ipam.Network){closed}, probe: udp(node, gatewayIP, 67, 68), without: []string{"-s 10.0.0.1/32 -j ACCEPT", own},
 			rule: "--sport 67 --dport 68", otherwise: fallback, arrives: true},
-		{name: "5 gateway", edits: []func(*ipam.Network){closed}, probe: udp(node, gatewayIP, 0, echoPort),
+		{name: "5 gateway", edits: []func(*ipam.Network){closed}, probe: udp(node, gatewayIP, 0, echoPort), without: []string{own},
 			rule: "-s 10.0.0.1/32 -j ACCEPT", otherwise: fallback, arrives: true},
+		{name: "5 the node, from its other address on the bridge", edits: []func(*ipam.Network){closed}, probe: udp(node, secondIP, 0, echoPort),
+			rule: own, otherwise: fallback, arrives: true},
+		{name: "5 the node, from an address on the bridge outside the subnet", probe: udp(node, thirdIP, 0, echoPort),
+			rule: own, otherwise: fallback, arrives: true},
 		{name: "5 published", edits: []func(*ipam.Network){closed}, prepare: []string{
 			"-t nat -A PREROUTING -d 192.0.2.1 -p tcp --dport 8080 -j DNAT --to-destination 10.0.0.2:80"},
 			probe: tcp(outside, outsideIP, nodeIP, 8080), rule: "--ctstate DNAT", otherwise: fallback, arrives: true},

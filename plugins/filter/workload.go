@@ -19,6 +19,12 @@ func ChainName(network, containerID, ifName string) string {
 	return workloadPrefix + hex.EncodeToString(sum[:8])
 }
 
+// ownAddress matches what comes from an address that the interface a packet leaves by
+// has itself: the node's own addresses on the bridge, and none of its others. The
+// kernel looks them up with each packet, so that one added later counts at once, and
+// the plan needs no knowledge of the node.
+const ownAddress = "-m addrtype --src-type LOCAL --limit-iface-out"
+
 // WorkloadChain plans the chain of r, which must have a holder, on n, which must
 // have a bridge: nova's instance chain, in nova's order but for rules 2 and 5.
 // It judges what is sent to r's address, from the bridge, routed or from the node.
@@ -35,11 +41,12 @@ func WorkloadChain(n ipam.Network, r ipam.Reservation) Chain {
 
 	add("-m conntrack --ctstate INVALID", "DROP", "belongs to no connection that conntrack can follow")
 	if !n.Open(r) {
-		// iptables has no "this source but not that one" in one rule. The gateway is
-		// accepted rather than let by: rule 2b would accept it at once.
+		// iptables has no "this source but not that one" in one rule. Gateway and node
+		// are accepted rather than let by: rule 2b would accept them at once.
 		if gateway != "" {
 			add(gateway+" -m conntrack --ctstate RELATED", "ACCEPT", "ICMP errors of the gateway (fragmentation needed, unreachable)")
 		}
+		add("-m conntrack --ctstate RELATED "+ownAddress, "ACCEPT", "the same of the node itself, from an address that it has on the bridge")
 		add(subnet+" -m conntrack --ctstate RELATED", "DROP",
 			"toggle off: an ICMP error of a neighbour that quotes another's flow would pass as related")
 	}
@@ -48,8 +55,9 @@ func WorkloadChain(n ipam.Network, r ipam.Reservation) Chain {
 	add("", chainProviderUser, "the operator's own rules")
 	if gateway != "" {
 		add(gateway+" -p udp -m udp --sport 67 --dport 68", "ACCEPT", "DHCP server to client")
-		add(gateway, "ACCEPT", "the gateway, and with it the node that carries it")
+		add(gateway, "ACCEPT", "the gateway")
 	}
+	add(ownAddress, "ACCEPT", "the node, from any address that it has on the bridge, but from no other")
 	if n.Bridge.Published {
 		add("-m conntrack --ctstate DNAT", "ACCEPT", "published: what this node itself sent here by DNAT (hostPort, Service)")
 	}

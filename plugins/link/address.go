@@ -37,6 +37,31 @@ func (c *conn) ensureAddress(ctx context.Context, d device, want netip.Prefix) (
 	return err == nil, nil
 }
 
+// Addresses lists the IPv4 addresses that the host has on a link. No such link, none.
+func Addresses(ctx context.Context, name string) ([]netip.Addr, error) {
+	c, err := dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	d, err := c.device(name)
+	if errors.Is(err, unix.ENODEV) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("looking up %s: %w", name, err)
+	}
+	prefixes, err := c.addresses(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	var addrs []netip.Addr
+	for _, p := range prefixes {
+		addrs = append(addrs, p.Addr())
+	}
+	return addrs, nil
+}
+
 // addresses lists the IPv4 addresses of a link.
 func (c *conn) addresses(ctx context.Context, d device) ([]netip.Prefix, error) {
 	list, err := dump(ctx, "addresses of "+d.name, func() ([]netlink.Addr, error) {

@@ -25,7 +25,7 @@ func FlushConntrack(ctx context.Context, addr netip.Addr) (int, error) {
 }
 
 // FlushConntrackAmong deletes the entries between any of addrs and other addresses of
-// their subnet, those of except (the gateways) aside: what a closed toggle no longer
+// their subnet, those of except (the gateways, the node) aside: what a closed toggle no longer
 // allows. It returns how many there were. The table is walked once.
 func FlushConntrackAmong(ctx context.Context, addrs []netip.Addr, subnet netip.Prefix, except []netip.Addr) (int, error) {
 	ours := map[netip.Addr]bool{}
