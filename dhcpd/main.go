@@ -68,6 +68,10 @@ func run(args []string, getenv func(string) string, stdout, stderr io.Writer) in
 		return exitUsage
 	}
 	log := newLogger(stderr, c)
+	if err := confine(log); err != nil {
+		log.Error(err.Error())
+		return exitFailed
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := serve(ctx, c, log); err != nil {
