@@ -348,6 +348,7 @@ func TestRefusalsTouchNothing(t *testing.T) {
 		{"a misspelt key", lab.PluginCall{NetNS: free.Path(), ContainerID: "c", Stdin: with(n.plain("1.1.0"), `"allowSameNetTrafic":true`)}, "7", []string{"allowSameNetTrafic", "allowSameNetTraffic"}},
 		{"another IPAM", lab.PluginCall{NetNS: free.Path(), ContainerID: "c", Stdin: `{"cniVersion":"1.1.0","name":"flat","type":"flat-bridge","ipam":{"type":"host-local"}}`}, "7", []string{"host-local", "flat-ipam"}},
 		{"a change that strands", lab.PluginCall{NetNS: free.Path(), ContainerID: "c", Stdin: `{"cniVersion":"1.1.0","name":"flat","type":"flat-bridge","ipam":{"type":"flat-ipam","subnet":"10.9.0.0/24"}}`}, "7", []string{"strand", "4"}},
+		{"a resolv.conf that is missing", lab.PluginCall{NetNS: free.Path(), ContainerID: "c", Stdin: `{"cniVersion":"1.1.0","name":"flat","type":"flat-bridge","ipam":{"type":"flat-ipam","subnet":"10.0.0.0/24","resolvConf":"/run/none"}}`}, "5", []string{"resolvConf", "/run/none"}},
 		{"a second network on the bridge", lab.PluginCall{NetNS: free.Path(), ContainerID: "c", Stdin: `{"cniVersion":"1.1.0","name":"two","type":"flat-bridge","ipam":{"type":"flat-ipam","subnet":"10.9.0.0/24"}}`}, "7", []string{"br100", "flat"}},
 	}
 	for _, tt := range tests {
@@ -376,6 +377,43 @@ func TestRefusalsTouchNothing(t *testing.T) {
 			n.unchanged(before, tt.name)
 		})
 	}
+}
+
+// Without br_netfilter no chain would see what neighbours send: ADD fails closed, and
+// undoes itself.
+func TestADDNeedsBridgeNetfilter(t *testing.T) {
+	n := newNode(t, nil)
+	c := n.container("c")
+	n.run("mount", "-t", "tmpfs", "none", "/proc/sys/net/bridge") // as where the module is not loaded
+	links := n.run("ip", "-br", "link")
+	if got := n.errorCode("ADD", c, ""); got != 101 {
+		t.Errorf("CNI code %d, want 101", got)
+	}
+	if after := n.run("ip", "-br", "link"); after != links {
+		t.Errorf("links were\n%sand are\n%s", links, after)
+	}
+	n.run("umount", "/proc/sys/net/bridge")
+	if w := n.attachTo(c, lab.CNIOptions{}); !answered(n, n.exec, w.addr) {
+		t.Error("the control: with br_netfilter the workload is not reached")
+	}
+}
+
+// A damaged store is its own network's trouble: workloads of others come and go.
+func TestDamagedStoreStopsNobodyElse(t *testing.T) {
+	n := newNode(t, nil)
+	n.neighbours()
+	n.run("sh", "-c", "head -c 40000 /dev/urandom > /var/lib/flatdhcp/broken.db")
+	if err := n.exec("flatctl", "check"); err == nil {
+		t.Fatal("the store is not damaged, so that the rest would prove nothing")
+	}
+	before := n.state()
+	w := n.attach("w", lab.CNIOptions{})
+	n.protected(w, "beside a damaged store")
+	if !answered(n, n.exec, w.addr) {
+		t.Error("the workload is not reached")
+	}
+	w.detach()
+	n.unchanged(before, "a workload beside a damaged store")
 }
 
 // with adds a key to a JSON object.

@@ -170,6 +170,14 @@ func (v *adding) makeBridge(ctx context.Context) error {
 		}
 	}
 	v.made.Bridge = info
+	if err != nil {
+		return err
+	}
+	// Without it no workload's chain ever sees what a neighbour sends: fail closed.
+	set, global, err := link.NFCallIPTables(ctx, spec.Name)
+	if err == nil && !set && !global {
+		err = fmt.Errorf("bridge %s has lost its flag nf_call_iptables again: find out what resets it", spec.Name)
+	}
 	return err
 }
 

@@ -9,7 +9,6 @@ import (
 
 	"github.com/flatdhcp/flatdhcp/ipam"
 	"github.com/flatdhcp/flatdhcp/plugins/attach"
-	"github.com/flatdhcp/flatdhcp/plugins/conf"
 )
 
 // Places of the three interfaces in a result. Others rely on the bridge being first
@@ -23,11 +22,7 @@ const (
 // result names what ADD made: bridge, port and container interface with MAC and MTU,
 // the reserved address (also where a DHCP client is to configure it), the routes that
 // were set, and the DNS settings that the conflist gives.
-func result(network ipam.Network, netns string, a attach.Attached) (*types100.Result, error) {
-	dns, err := conf.ResultDNS(network)
-	if err != nil {
-		return nil, err
-	}
+func result(network ipam.Network, netns string, a attach.Attached, dns types.DNS) *types100.Result {
 	r := &types100.Result{
 		CNIVersion: types100.ImplementedSpecVersion,
 		Interfaces: []*types100.Interface{
@@ -49,7 +44,7 @@ func result(network ipam.Network, netns string, a attach.Attached) (*types100.Re
 		}
 		r.Routes = append(r.Routes, out)
 	}
-	return r, nil
+	return r
 }
 
 func ipNet(p netip.Prefix) net.IPNet {

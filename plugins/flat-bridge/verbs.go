@@ -42,16 +42,18 @@ func (p plugin) add(args *skel.CmdArgs) error {
 	for _, n := range notices {
 		p.log.Warn(n, "container", args.ContainerID)
 	}
+	// What can fail is done before anything is touched: nothing undoes an ADD that has
+	// succeeded.
+	dns, err := conf.ResultDNS(cfg.Network)
+	if err != nil {
+		return cniError("preparing the result", err)
+	}
 	return withDeadline(func(ctx context.Context) error {
 		made, err := node.Add(ctx, cfg.Network, req)
 		if err != nil {
 			return cniError("adding "+args.ContainerID+" "+args.IfName+" to network "+cfg.Name, err)
 		}
-		r, err := result(cfg.Network, args.Netns, made)
-		if err != nil {
-			return cniError("naming the result", err)
-		}
-		return types.PrintResult(r, cfg.CNIVersion)
+		return types.PrintResult(result(cfg.Network, args.Netns, made, dns), cfg.CNIVersion)
 	})
 }
 
