@@ -59,8 +59,9 @@ func (n *Node) changeRules(ctx context.Context, c ruleChange) error {
 
 // carryOut does own, and what else waits if it can be done along with it.
 func (n *Node) carryOut(ctx context.Context, own ruleChange) error {
+	// One whose store cannot be read keeps its rules as they are; it stops nobody else.
 	networks, err := n.Data.Networks(ctx)
-	if err != nil {
+	if _, known := recordOf(networks, own.Network.Name); err != nil && own.In && !known {
 		return errors.Join(err, removeTickets([]ruleChange{own}))
 	}
 	waiting := n.tickets(own, networks)
