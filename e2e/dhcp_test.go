@@ -53,13 +53,25 @@ func (n *node) vm(name string, o lab.CNIOptions) (*workload, *lab.VM) {
 	return n.attachTo(vm.Container, o), vm
 }
 
-// boot runs udhcpc in the VM.
-func (w *workload) boot(vm *lab.VM, flags ...string) (lab.Lease, error) {
-	lease, console, err := vm.Boot(w.n.within(), w.ifName, flags...)
-	if err != nil && !errors.Is(err, lab.ErrNoLease) {
+// boot runs udhcpc in the VM until it has a lease.
+func (w *workload) boot(vm *lab.VM) lab.Lease {
+	w.n.t.Helper()
+	lease, console, err := vm.Boot(w.n.within(), w.ifName, "-t", "20")
+	if err != nil {
 		w.n.t.Fatalf("%v\n%s", err, console)
 	}
-	return lease, err
+	return lease
+}
+
+// unserved fails the test unless udhcpc gives up: after three tries, a second each.
+func (w *workload) unserved(vm *lab.VM, what string) {
+	w.n.t.Helper()
+	lease, console, err := vm.Boot(w.n.within(), w.ifName)
+	if err == nil {
+		w.n.t.Errorf("%s: got %+v", what, lease)
+	} else if !errors.Is(err, lab.ErrNoLease) {
+		w.n.t.Fatalf("%v\n%s", err, console)
+	}
 }
 
 // wantLease checks case A1's lease against the CNI result.
@@ -86,24 +98,20 @@ func TestClientGetsTheAddressOfTheResult(t *testing.T) {
 		w, vm := n.vm("vm1", lab.CNIOptions{})
 		n.serving(n.daemon())
 		// Positive control first, so that silence below is not a daemon still starting.
-		lease, err := w.boot(vm)
-		if err != nil {
-			t.Fatal(err)
-		}
-		wantLease(t, w, lease)
+		wantLease(t, w, w.boot(vm))
 		n.run("nft", "delete", "element", "bridge", "flatdhcp", "addresses", "{", w.port(), ".", w.addr.String(), "}")
 		before := n.guardCount("out_address")
-		if lease, err := w.boot(vm); err == nil {
-			t.Errorf("a lease passes a guard that does not know the address: %+v", lease)
-		}
+		w.unserved(vm, "behind a guard that does not know the address")
 		if n.guardCount("out_address") == before {
 			t.Error("guard counter out_address did not count the daemon's frames")
 		}
-		n.run("flatctl", "apply", lab.ConflistPath(network))
-		if lease, err = w.boot(vm); err != nil {
-			t.Fatal(err)
+		// The control: the very rule away, and what drops all that it lets by.
+		for _, reason := range []string{"out_address", "out_ethertype"} {
+			n.guardRule("to_port", reason, `counter name "`+reason+`" drop`).remove()
 		}
-		wantLease(t, w, lease)
+		wantLease(t, w, w.boot(vm))
+		n.run("flatctl", "apply", lab.ConflistPath(network))
+		wantLease(t, w, w.boot(vm))
 		if !answered(n, w.exec, gateway) {
 			t.Error("the VM does not reach the gateway with its lease")
 		}
@@ -117,7 +125,7 @@ func TestDhclientGetsTheAddressOfTheResult(t *testing.T) {
 	d := n.daemon()
 	w, _ := n.vm("vm1", lab.CNIOptions{})
 	n.serving(d)
-	if err := n.WriteFile(n.within(), "/run/dhclient.conf", 0o644, "timeout 10;\nretry 2;\n"); err != nil {
+	if err := n.WriteFile(n.within(), "/run/dhclient.conf", 0o644, "timeout 25;\nretry 2;\n"); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.WriteFile(n.within(), "/run/dhclient-script", 0o755,
@@ -219,24 +227,20 @@ func TestUnknownMACHearsNothing(t *testing.T) {
 			}
 		}
 		setMAC(stranger)
-		port, err := w.Tap("eth0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = port.Close() }()
-		if lease, err := w.boot(vm); err == nil {
-			t.Errorf("a stranger got %+v", lease)
-		}
+		inside := w.tap()
+		w.unserved(vm, "a stranger")
 		if _, _, err := d.WaitLine(n.within(), 0, "DHCPDISCOVER(br100) "+stranger+" no address available"); err != nil {
 			t.Error(err)
 		}
-		setMAC(w.mac.String())
-		lease, err := w.boot(vm)
-		if err != nil {
-			t.Fatal(err)
+		if heard := n.answers(inside); heard != 0 {
+			t.Errorf("%d frames from port 67 reach the stranger", heard)
 		}
-		wantLease(t, w, lease)
-		// Everything the daemon sent has arrived by now, and none of it was for the stranger.
+		setMAC(w.mac.String())
+		inside = w.tap() // the old one ended with the interface's going down
+		wantLease(t, w, w.boot(vm))
+		if heard := n.answers(inside); heard == 0 {
+			t.Error("the control: no frame from port 67 is seen to reach the VM")
+		}
 		for _, line := range d.Lines() {
 			if strings.Contains(line, stranger) && !strings.Contains(line, "no address available") {
 				t.Errorf("the daemon answered a stranger: %s", line)
@@ -245,26 +249,51 @@ func TestUnknownMACHearsNothing(t *testing.T) {
 	})
 }
 
+// answers counts the frames of a DHCP server that have arrived at a VM's tap by now.
+func (n *node) answers(inside *lab.Tap) int {
+	n.t.Helper()
+	bridge, err := n.Tap("br100")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer func() { _ = bridge.Close() }()
+	marker, is := lab.Marker(lab.Endpoint{MAC: bridge.MAC(), Addr: gateway}, lab.Endpoint{MAC: lab.Broadcast, Addr: gateway})
+	if err := bridge.Send(marker); err != nil {
+		n.t.Fatal(err)
+	}
+	frames, err := inside.Until(n.within(), is)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	heard := 0
+	for _, f := range frames {
+		if len(f) > 35 && f[12] == 8 && f[13] == 0 && f[23] == 17 && f[34] == 0 && f[35] == 67 {
+			heard++
+		}
+	}
+	return heard
+}
+
 // H2: a VM that is deleted without a RELEASE leaves nothing that keeps its address from
 // a new VM with another MAC.
 func TestAddressGoesToANewVMAtOnce(t *testing.T) {
-	n := newNode(t, keys{"addressing": "dhcp", "leaseTime": "120s", "ipam.reuseDelay": "0s", "ipam.retain": "0s"})
-	n.daemon()
-	old, vm := n.vm("vm1", lab.CNIOptions{})
-	if _, err := old.boot(vm); err != nil {
-		t.Fatal(err)
+	extra := keys{"ipam.reuseDelay": "0s", "ipam.retain": "0s"}
+	for k, v := range leaseKeys {
+		extra[k] = v
 	}
-	old.detach()
-	w, vm := n.vm("vm2", lab.CNIOptions{Args: "IP=" + old.addr.String() + ";MAC=02:00:00:00:00:42"})
-	lease, err := w.boot(vm)
-	if err != nil {
-		t.Fatal(err)
-	}
-	wantLease(t, w, lease)
-	if w.addr != old.addr || w.mac.String() == old.mac.String() {
-		t.Errorf("the new VM has %s %s, the old one had %s %s", w.addr, w.mac, old.addr, old.mac)
-	}
-	if !answered(n, n.exec, w.addr) {
-		t.Error("the gateway does not reach the new VM")
-	}
+	combinations(t, extra, func(t *testing.T, n *node, _ bool) {
+		d := n.daemon()
+		old, vm := n.vm("vm1", lab.CNIOptions{})
+		n.serving(d)
+		wantLease(t, old, old.boot(vm))
+		old.detach()
+		w, vm := n.vm("vm2", lab.CNIOptions{Args: "IP=" + old.addr.String() + ";MAC=02:00:00:00:00:42"})
+		wantLease(t, w, w.boot(vm))
+		if w.addr != old.addr || w.mac.String() == old.mac.String() {
+			t.Errorf("the new VM has %s %s, the old one had %s %s", w.addr, w.mac, old.addr, old.mac)
+		}
+		if !answered(n, n.exec, w.addr) {
+			t.Error("the gateway does not reach the new VM")
+		}
+	})
 }
