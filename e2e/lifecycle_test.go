@@ -15,16 +15,24 @@ import (
 	"github.com/flatdhcp/flatdhcp/e2e/lab"
 )
 
-// neighbours attaches three workloads and makes two of them talk: what must not change
-// while others come and go.
+// neighbours attaches three workloads and makes one of them talk with another and the third
+// with the node: what must not change while others come and go.
 func (n *node) neighbours() []*workload {
 	n.t.Helper()
 	var list []*workload
 	for _, name := range []string{"n1", "n2", "n3"} {
 		list = append(list, n.attach(name, lab.CNIOptions{}))
 	}
-	// A TCP connection keeps its conntrack entry for days; a ping's goes in seconds.
-	server, err := list[0].Start("busybox", "nc", "-l", "-p", "7", "-e", "cat")
+	n.talk(list[1].Start, list[0])
+	n.talk(n.Start, list[2]) // the toggle does not cut this one
+	return list
+}
+
+// talk opens a connection to a server in the workload and leaves it open: TCP keeps its
+// conntrack entry for days, a ping's goes in seconds.
+func (n *node) talk(from func(argv ...string) (*lab.Process, error), to *workload) {
+	n.t.Helper()
+	server, err := to.Start("busybox", "nc", "-l", "-p", "7", "-e", "cat")
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -32,10 +40,10 @@ func (n *node) neighbours() []*workload {
 	// The server takes one connection and no second try: a client that came too early would
 	// be refused and its shell go on sleeping.
 	n.eventually("the server to listen", func() bool {
-		out, _, err := list[0].Run(n.within(), "ss", "-Htln", "sport = :7")
+		out, _, err := to.Run(n.within(), "ss", "-Htln", "sport = :7")
 		return err == nil && out != ""
 	})
-	client, err := list[1].Start("sh", "-c", "{ echo hello; sleep 1000; } | busybox nc "+list[0].addr.String()+" 7")
+	client, err := from("sh", "-c", "{ echo hello; sleep 1000; } | busybox nc "+to.addr.String()+" 7")
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -43,11 +51,10 @@ func (n *node) neighbours() []*workload {
 	if _, _, err := client.WaitLine(n.within(), 0, "hello"); err != nil {
 		n.t.Fatal(err)
 	}
-	return list
 }
 
 // G1 and G2: a workload's coming changes what is its own, and after its going nothing
-// is left and nobody else's anything has changed.
+// is left, its lease neither, and nobody else's anything has changed.
 func TestComingAndGoingLeavesNothing(t *testing.T) {
 	combinations(t, nil, func(t *testing.T, n *node, open bool) {
 		if !open { // the neighbours connect first
@@ -57,7 +64,13 @@ func TestComingAndGoingLeavesNothing(t *testing.T) {
 		if !open {
 			n.apply(keys{"allowSameNetTraffic": false})
 		}
+		n.serving(n.daemon())
 		before := n.state()
+		for _, talker := range []string{neighbours[0].addr.String(), neighbours[2].addr.String()} {
+			if has := strings.Contains(before.Section("conntrack"), talker+" "); has != (open || talker != neighbours[0].addr.String()) {
+				t.Errorf("a connection of neighbour %s is tracked: %t", talker, has)
+			}
+		}
 		w := n.attach("w", lab.CNIOptions{})
 		after := n.state()
 		for _, section := range []string{"links", "iptables", "nft", "fdb", "files", "store", "mounts"} {
@@ -68,7 +81,10 @@ func TestComingAndGoingLeavesNothing(t *testing.T) {
 		for _, line := range wentMissing(before.Diff(after)) {
 			t.Errorf("ADD took away: %s", line)
 		}
-		// Traffic, so that there are connections and neighbour entries to forget.
+		// A lease and traffic, so that there are connections and neighbour entries to forget.
+		if lease := w.boot(&lab.VM{Container: w.Container}); lease.Addr.Addr() != w.addr {
+			t.Errorf("a client in the workload got %s, not %s", lease.Addr, w.addr)
+		}
 		if !answered(n, n.exec, w.addr) || !answered(n, w.exec, gateway) {
 			t.Error("the workload and the gateway do not reach each other")
 		}
@@ -77,8 +93,8 @@ func TestComingAndGoingLeavesNothing(t *testing.T) {
 		}
 		w.detach()
 		n.unchanged(before, "a workload that came and went")
-		if err := neighbours[2].exec("ping", "-c", "1", "-W", "2", gateway.String()); err != nil {
-			t.Error(err)
+		if !answered(n, neighbours[2].exec, gateway) {
+			t.Error("a neighbour does not reach the gateway any more")
 		}
 	})
 }
@@ -133,7 +149,7 @@ func TestBothEndsHaveTheirOwnMAC(t *testing.T) {
 		}
 		// With the toggle off a peer gets no answer; that it is heard shows its ARP.
 		if !open {
-			if out, _, err := vm2.Run(n.within(), "arping", "-c", "1", "-w", "5", "-I", "eth0", vm1.addr.String()); err != nil {
+			if out, _, err := vm2.Run(n.within(), "arping", "-c", "1", "-w", "20", "-I", "eth0", vm1.addr.String()); err != nil {
 				t.Errorf("a peer's ARP is not answered: %v\n%s", err, out)
 			}
 		}
