@@ -446,6 +446,63 @@ func TestAdministratorsReservation(t *testing.T) {
 	}
 }
 
+// A requested MAC changes what a workload is called, which is no way around what the
+// administrator reserved for its name.
+func TestAdministratorsReservationByNameMeetsRequestedMAC(t *testing.T) {
+	ctx := context.Background()
+	s := mustConfigure(t, testDir(t), testNet("flat", "10.0.0.0/24"))
+	reserved := MAC{2, 0, 0, 0, 0, 9}
+	asking := func(name, cid string, mac MAC) Request {
+		req := request(name, cid)
+		req.Named, req.Workload = req.Workload, Workload{Namespace: "default", Kind: KindMAC, Value: mac.String(), IfName: "eth0"}
+		req.MAC = mac
+		return req
+	}
+	before := mustReserve(t, s, asking("vm", "v1", MAC{2, 0, 0, 0, 0, 1}))
+	if before.Workload.Kind != KindMAC {
+		t.Errorf("without a reservation for its name it is %s", before.Workload)
+	}
+	for _, name := range []string{"db", "vm"} {
+		mac := MAC{}
+		if name == "db" {
+			mac = reserved
+		}
+		if _, err := s.ReserveAdmin(ctx, AdminRequest{Workload: pod(name), MAC: mac}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if g := mustReserve(t, s, asking("vm", "v1", MAC{2, 0, 0, 0, 0, 1})); !g.Reused || g.Addr != before.Addr {
+		t.Errorf("asked again it lost %s: %+v", before.Addr, g)
+	}
+	for name, req := range map[string]Request{
+		"another MAC":             asking("db", "d1", MAC{2, 0, 0, 0, 0, 8}),
+		"the MAC by another name": asking("x", "x1", reserved),
+	} {
+		if _, err := s.Reserve(ctx, nil, req); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "administrator") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if g := mustReserve(t, s, asking("db", "d1", reserved)); !g.Admin || g.MAC != reserved || g.Workload != pod("db") {
+		t.Errorf("the reserved MAC, asked for: %+v", g.Reservation)
+	}
+	// The reservation for what the request calls it is the nearer one.
+	mac := MAC{2, 0, 0, 0, 0, 7}
+	own := Workload{Namespace: "default", Kind: KindMAC, Value: mac.String(), IfName: "eth0"}
+	for _, w := range []Workload{own, pod("both")} {
+		if _, err := s.ReserveAdmin(ctx, AdminRequest{Workload: w, MAC: map[bool]MAC{true: mac}[w == own]}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if g := mustReserve(t, s, asking("both", "b1", mac)); g.Workload != own {
+		t.Errorf("it got the reservation of %s", g.Workload)
+	}
+	bad := request("db", "y")
+	bad.Named = Workload{Kind: "x"}
+	if _, err := s.Reserve(ctx, nil, bad); !errors.Is(err, ErrRefused) {
+		t.Errorf("an impossible name: %v", err)
+	}
+}
+
 func TestAdministratorPinsLivingWorkload(t *testing.T) {
 	ctx := context.Background()
 	s, _ := policyStore(t)

@@ -6,6 +6,10 @@ import "net/netip"
 // which wishes count (see design.md, "Who may ask for what").
 type Request struct {
 	Workload Workload
+	// Named is the same workload by its name, where Workload names it by something
+	// else it asked for (its MAC); zero if not. An administrator reserves for a name,
+	// and no request may be a way around that.
+	Named Workload
 	// Holder is the attachment that is to hold the reservation. Its ContainerID and
 	// IfName are required.
 	Holder Holder

@@ -3,6 +3,7 @@ package ipam
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -45,6 +46,9 @@ func checkRequest(req Request) error {
 	if why := validWorkload(req.Workload); why != "" {
 		return refused("%s", why)
 	}
+	if why := validWorkload(req.Named); why != "" && req.Named != (Workload{}) {
+		return refused("%s", why)
+	}
 	if why := validAttachment(req.Holder); why != "" {
 		return refused("%s", why)
 	}
@@ -63,6 +67,11 @@ func (t *txn) reserve(req Request) (Grant, bool, error) {
 	row, ok, err := t.rowBy(bucketHolders, holderKey(req.Holder.ContainerID, req.Holder.IfName))
 	if err != nil {
 		return g, false, err
+	}
+	if !ok || row.Workload != req.Workload { // what it has it keeps
+		if req.Workload, err = t.named(req); err != nil {
+			return g, false, err
+		}
 	}
 	if ok && row.Workload != req.Workload {
 		if req.Dead == nil || *row.Holder != *req.Dead {
@@ -99,6 +108,24 @@ func (t *txn) reserve(req Request) (Grant, bool, error) {
 	}
 	err = t.attach(row, req, &g)
 	return g, true, err
+}
+
+// named returns whom a request is for: the workload by its name if the administrator
+// has a reservation for that, and none for what the request calls it.
+func (t *txn) named(req Request) (Workload, error) {
+	if req.Named == (Workload{}) {
+		return req.Workload, nil
+	}
+	for _, w := range []Workload{req.Workload, req.Named} {
+		r, err := t.ByWorkload(w)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return w, err
+		}
+		if err == nil && r.Admin {
+			return w, nil
+		}
+	}
+	return req.Workload, nil
 }
 
 // sameAttachment reports whether two holders are one attachment. The namespace's

@@ -83,6 +83,9 @@ func (c *Config) Request(env Env) (ipam.Request, []string, error) {
 		break
 	}
 	req.Workload = identity(args, req.MAC, env)
+	if named := identity(args, ipam.MAC{}, env); named != req.Workload && named.Kind != ipam.KindCID {
+		req.Named = named
+	}
 	return req, notices, nil
 }
 

@@ -65,14 +65,15 @@ func TestRequestNamesTheWorkload(t *testing.T) {
 		keys           map[string]any
 		args           string
 		want, hostname string
+		named          string // where want says it otherwise
 	}{
-		"container ID":              {nil, "", "/cid:c1/eth0", ""},
-		"name alone (podman)":       {nil, "IgnoreUnknown=1;K8S_POD_NAME=web", "/name:web/eth0", "web"},
-		"pod":                       {nil, "K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0", "default/pod:web-0/eth0", "web-0"},
-		"namespace without name":    {nil, "K8S_POD_NAMESPACE=default", "default/cid:c1/eth0", ""},
-		"MAC of the operator":       {nil, "MAC=FA-16-3E-00-00-05", "/mac:fa:16:3e:00:00:05/eth0", ""},
-		"MAC of a tenant is scoped": {runtimeMAC, "K8S_POD_NAMESPACE=evil;K8S_POD_NAME=web", "evil/mac:02:00:00:00:00:09/eth0", "web"},
-		"hostname is cleaned":       {nil, "K8S_POD_NAME=My_Pod.1-", "/name:My_Pod.1-/eth0", "my-pod-1"},
+		"container ID":              {nil, "", "/cid:c1/eth0", "", ""},
+		"name alone (podman)":       {nil, "IgnoreUnknown=1;K8S_POD_NAME=web", "/name:web/eth0", "web", ""},
+		"pod":                       {nil, "K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0", "default/pod:web-0/eth0", "web-0", ""},
+		"namespace without name":    {nil, "K8S_POD_NAMESPACE=default", "default/cid:c1/eth0", "", ""},
+		"MAC of the operator":       {nil, "MAC=FA-16-3E-00-00-05", "/mac:fa:16:3e:00:00:05/eth0", "", ""},
+		"MAC of a tenant is scoped": {runtimeMAC, "K8S_POD_NAMESPACE=evil;K8S_POD_NAME=web", "evil/mac:02:00:00:00:00:09/eth0", "web", "evil/pod:web/eth0"},
+		"hostname is cleaned":       {nil, "K8S_POD_NAME=My_Pod.1-", "/name:My_Pod.1-/eth0", "my-pod-1", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			req, _, err := request(t, tc.keys, tc.args)
@@ -81,6 +82,9 @@ func TestRequestNamesTheWorkload(t *testing.T) {
 			}
 			if req.Workload.String() != tc.want || req.HostnameHint != tc.hostname || req.Hostname != "" {
 				t.Errorf("got %s, host name %q; want %s, %q", req.Workload, req.HostnameHint, tc.want, tc.hostname)
+			}
+			if req.Named != (ipam.Workload{}) && req.Named.String() != tc.named || req.Named == (ipam.Workload{}) && tc.named != "" {
+				t.Errorf("by name it is %s, want %q", req.Named, tc.named)
 			}
 			back, err := ipam.ParseWorkload(req.Workload.String())
 			if err != nil || back != req.Workload {
