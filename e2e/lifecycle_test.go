@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -414,7 +415,8 @@ func TestADDNeedsBridgeNetfilter(t *testing.T) {
 	}
 }
 
-// A damaged store is its own network's trouble: workloads of others come and go.
+// A damaged store is its own network's trouble: workloads of others come and go, and a
+// change of their policy is put in force.
 func TestDamagedStoreStopsNobodyElse(t *testing.T) {
 	n := newNode(t, nil)
 	n.neighbours()
@@ -430,6 +432,54 @@ func TestDamagedStoreStopsNobodyElse(t *testing.T) {
 	}
 	w.detach()
 	n.unchanged(before, "a workload beside a damaged store")
+	n.apply(keys{"allowSameNetTraffic": false})
+}
+
+// Networks of two data directories share the node's one guard: putting one in force, or
+// removing it, leaves the other's workloads alone.
+func TestApplyLeavesOtherDataDirectories(t *testing.T) {
+	n := newNode(t, keys{"allowSameNetTraffic": false})
+	w := n.attach("w", lab.CNIOptions{})
+	second := `{"cniVersion":"1.1.0","name":"second","type":"flat-bridge","bridge":"br200",` +
+		`"ipam":{"type":"flat-ipam","subnet":"10.9.0.0/24","dataDir":"/var/lib/flatdhcp/second"}}`
+	c := n.container("c2")
+	call := lab.PluginCall{Plugin: "flat-bridge", Command: "ADD", ContainerID: c.ID(), NetNS: c.Path(), Stdin: second}
+	if _, err := n.Plugin(n.within(), call); err != nil {
+		t.Fatal(err)
+	}
+	both := n.state()
+	n.apply(keys{"allowSameNetTraffic": true})
+	n.apply(keys{"allowSameNetTraffic": false})
+	// Whose lines come first in the shared chains is of no matter.
+	sorted := func(s lab.State, section string) []string {
+		return slices.Sorted(strings.Lines(s.Section(section)))
+	}
+	now := n.state()
+	for _, section := range []string{"nft", "iptables"} {
+		if diff := cmp.Diff(sorted(both, section), sorted(now, section)); diff != "" {
+			t.Errorf("opening and closing the toggle changed %s (-was +is):\n%s", section, diff)
+		}
+	}
+	for what, try := range map[string]func(...string) error{"the node": n.exec, "c2": func(argv ...string) error {
+		_, _, err := c.Run(n.within(), argv...)
+		return err
+	}} {
+		to := netip.MustParseAddr("10.9.0.2")
+		if what == "c2" {
+			to = netip.MustParseAddr("10.9.0.1")
+		}
+		if !answered(n, try, to) {
+			t.Errorf("%s gets no answer from %s after flatctl apply of the other network", what, to)
+		}
+	}
+	call.Command = "DEL"
+	if _, err := n.Plugin(n.within(), call); err != nil {
+		t.Fatal(err)
+	}
+	n.run("flatctl", "network", "rm", "second", "--data-dir", "/var/lib/flatdhcp/second")
+	if !answered(n, n.exec, w.addr) {
+		t.Error("the workload is not reached after the other network's removal")
+	}
 }
 
 // with adds a key to a JSON object.

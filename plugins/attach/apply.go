@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
 	"github.com/flatdhcp/flatdhcp/plugins/guard"
@@ -32,19 +33,12 @@ func (n *Node) Apply(ctx context.Context, network string) (Report, error) {
 	var living map[string][]ipam.Reservation
 	var record ipam.Network
 	err := n.underFilterLock(ctx, func() error {
-		networks, err := n.Data.Networks(ctx)
+		v, err := n.look(ctx, network)
 		if err != nil {
 			return err
 		}
-		if living, err = n.living(ctx, networks); err != nil {
-			return err
-		}
-		for _, other := range networks {
-			if other.Name == network {
-				record = other
-			}
-		}
-		if record.Bridge == nil {
+		living = v.living
+		if record = v.network(network); record.Bridge == nil {
 			return fmt.Errorf("network %s has no bridge of ours: %w", network, ipam.ErrNoNetwork)
 		}
 		for _, r := range living[network] {
@@ -53,11 +47,11 @@ func (n *Node) Apply(ctx context.Context, network string) (Report, error) {
 				return err
 			}
 		}
-		if report.Guard, err = applyGuard(ctx, networks, living); err != nil {
+		if report.Guard, err = v.applyGuard(ctx); err != nil {
 			return err
 		}
 		rows := func(context.Context) ([]ipam.Reservation, error) { return living[network], nil }
-		report.Chains, err = n.Filter.Apply(ctx, given(networks), network, rows)
+		report.Chains, err = n.Filter.Apply(ctx, given(v.networks), network, rows)
 		return err
 	})
 	report.Workloads = len(living[network])
@@ -81,81 +75,105 @@ func (n *Node) Apply(ctx context.Context, network string) (Report, error) {
 	return report, err
 }
 
-// applyGuard makes the guard hold the living ports of all networks: it is one table.
-func applyGuard(ctx context.Context, networks []ipam.Network, living map[string][]ipam.Reservation) ([]string, error) {
+// view is the node as the stores of the data directory and its ports have it.
+type view struct {
+	networks []ipam.Network                // whose store can be read
+	rows     map[string][]ipam.Reservation // by network
+	living   map[string][]ipam.Reservation // by network: rows whose port is here
+	others   []string                      // ports of networks that are not among networks
+}
+
+// look reads stores and ports. A store that cannot be read is an error only if it is
+// wanted's: the others' workloads must not wait for it, nor may it cost its own the
+// rules that they have.
+func (n *Node) look(ctx context.Context, wanted string) (view, error) {
+	v := view{rows: map[string][]ipam.Reservation{}, living: map[string][]ipam.Reservation{}}
+	ports, err := link.Ports(ctx)
+	if err != nil {
+		return v, err
+	}
+	networks, unread := n.Data.Networks(ctx)
+	for _, network := range networks {
+		snapshot, err := n.Data.Store(network.Name).Snapshot(ctx)
+		if err != nil {
+			unread = errors.Join(unread, err)
+			continue
+		}
+		v.networks = append(v.networks, snapshot.Network)
+		v.rows[network.Name] = snapshot.Rows
+		for _, r := range snapshot.Rows {
+			if network.Bridge == nil || r.Holder == nil || !r.Holder.Ported {
+				continue
+			}
+			if _, here := ports[link.PortName(r.Holder.ContainerID, r.Holder.IfName)]; here {
+				v.living[network.Name] = append(v.living[network.Name], r)
+			}
+		}
+	}
+	if v.network(wanted).Name == "" {
+		return v, errors.Join(unread, fmt.Errorf("%w: %s", ipam.ErrNoNetwork, wanted))
+	}
+	if unread != nil {
+		n.Log.Warn("what cannot be read keeps the rules that it has", "error", unread)
+	}
+	for _, port := range ports {
+		if name, ok := link.AliasNetwork(port.Alias); ok && v.network(name).Name == "" {
+			v.others = append(v.others, port.Name)
+		}
+	}
+	return v, nil
+}
+
+// network returns the record of that name, or the zero value.
+func (v view) network(name string) ipam.Network {
+	i := slices.IndexFunc(v.networks, func(n ipam.Network) bool { return n.Name == name })
+	if i < 0 {
+		return ipam.Network{}
+	}
+	return v.networks[i]
+}
+
+// applyGuard makes the guard, which is one table, hold the living ports of all networks
+// here, and leaves those of others.
+func (v view) applyGuard(ctx context.Context) ([]string, error) {
 	var ports []guard.Port
 	var gateways []netip.Addr
-	for _, n := range networks {
+	for _, n := range v.networks {
 		if n.Bridge == nil {
 			continue
 		}
 		gateways = append(gateways, Gateways(n)...)
-		for _, r := range living[n.Name] {
+		for _, r := range v.living[n.Name] {
 			ports = append(ports, guard.PortFor(n, r, link.PortName(r.Holder.ContainerID, r.Holder.IfName)))
 		}
 	}
-	return guard.Apply(ctx, gateways, ports)
+	return guard.Apply(ctx, gateways, ports, v.others)
 }
 
-// living returns, by network, the rows whose port is on this node.
-func (n *Node) living(ctx context.Context, networks []ipam.Network) (map[string][]ipam.Reservation, error) {
-	ports, err := link.Ports(ctx)
-	if err != nil {
-		return nil, err
-	}
-	living := map[string][]ipam.Reservation{}
-	for _, network := range networks {
-		if network.Bridge == nil {
-			continue
-		}
-		snapshot, err := n.Data.Store(network.Name).Snapshot(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range snapshot.Rows {
-			if r.Holder == nil || !r.Holder.Ported {
-				continue
-			}
-			if _, here := ports[link.PortName(r.Holder.ContainerID, r.Holder.IfName)]; here {
-				living[network.Name] = append(living[network.Name], r)
-			}
-		}
-	}
-	return living, nil
-}
-
-// Remove takes what network has on this node out of the kernel and deletes its store.
-// It refuses while workloads hold addresses. The bridge stays: it may carry others'
-// ports or the node's own traffic.
+// Remove takes what network has on this node out of the kernel and deletes its store,
+// in this order: killed between the two it can be asked again. It refuses while
+// workloads hold addresses. The bridge stays: it may carry others' ports or the node's
+// own traffic.
 func (n *Node) Remove(ctx context.Context, network string) error {
 	return n.underFilterLock(ctx, func() error {
-		networks, err := n.Data.Networks(ctx)
+		v, err := n.look(ctx, network)
 		if err != nil {
 			return err
 		}
-		var own ipam.Network
-		var remaining []ipam.Network
-		for _, other := range networks {
-			if other.Name == network {
-				own = other
-			} else {
-				remaining = append(remaining, other)
+		own := v.network(network)
+		// Who comes later waits with its rules for the lock, and then the store refuses.
+		held := slices.ContainsFunc(v.rows[network], func(r ipam.Reservation) bool { return r.Holder != nil })
+		if own.Bridge != nil && !held {
+			rest := v
+			rest.networks = slices.DeleteFunc(slices.Clone(v.networks), func(o ipam.Network) bool { return o.Name == network })
+			if _, err := rest.applyGuard(ctx); err != nil {
+				return err
+			}
+			if err := n.Filter.Remove(ctx, given(rest.networks), own); err != nil {
+				return err
 			}
 		}
-		if err := n.Data.Remove(ctx, network); err != nil {
-			return err
-		}
-		if own.Bridge == nil {
-			return nil
-		}
-		living, err := n.living(ctx, remaining)
-		if err != nil {
-			return err
-		}
-		if _, err := applyGuard(ctx, remaining, living); err != nil {
-			return err
-		}
-		return n.Filter.Remove(ctx, given(remaining), own)
+		return n.Data.Remove(ctx, network)
 	})
 }
 

@@ -89,13 +89,15 @@ func (c *conn) detach(portName string) error {
 
 // Apply makes the whole table what NewPlan(gateways, ports) says, in one
 // transaction, and returns what had to change, a line each; none if nothing had to.
-func Apply(ctx context.Context, gateways []netip.Addr, ports []Port) (changed []string, err error) {
+// The ports named others are not the caller's to judge: they keep the elements that
+// they have, and where there are any, so do gateways, which may be theirs.
+func Apply(ctx context.Context, gateways []netip.Addr, ports []Port, others []string) (changed []string, err error) {
 	plan, err := NewPlan(gateways, ports)
 	if err != nil {
 		return nil, err
 	}
 	err = retry(ctx, func(c *conn) error {
-		changed, err = c.apply(plan)
+		changed, err = c.apply(plan, others)
 		return err
 	})
 	if err != nil {
@@ -104,7 +106,7 @@ func Apply(ctx context.Context, gateways []netip.Addr, ports []Port) (changed []
 	return changed, nil
 }
 
-func (c *conn) apply(plan Plan) (changed []string, err error) {
+func (c *conn) apply(plan Plan, others []string) (changed []string, err error) {
 	err = c.transact(func(b *batch) error {
 		s, rules, err := c.base()
 		if err != nil {
@@ -122,11 +124,21 @@ func (c *conn) apply(plan Plan) (changed []string, err error) {
 			return err
 		}
 		stale, missing := difference(have, plan.elements)
+		kept := func(e element) bool {
+			return len(others) > 0 && e.set == setGateways || slices.ContainsFunc(others, e.ofPort)
+		}
+		var spared []element
+		for _, e := range stale {
+			if kept(e) {
+				spared = append(spared, e)
+			}
+		}
+		stale = slices.DeleteFunc(stale, kept)
 		if s.defect == "" {
 			b.deleteElements(stale)
 			b.addElements(missing)
 		} else {
-			b.addElements(plan.elements)
+			b.addElements(append(spared, plan.elements...))
 		}
 		changed = append(changed, changes("delete", stale)...)
 		changed = append(changed, changes("add", missing)...)

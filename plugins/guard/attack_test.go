@@ -44,7 +44,7 @@ func (l *lab) guard() {
 	l.mustDo("attaching", func() error {
 		_, err := Apply(l.t.Context(), []netip.Addr{netip.MustParseAddr(gateway)}, []Port{
 			port(attacker, false, true), port(victim, false, true), port(closed, true, true),
-			port(unchecked, false, false), port(nestedShut, true, false)})
+			port(unchecked, false, false), port(nestedShut, true, false)}, nil)
 		return err
 	})
 }

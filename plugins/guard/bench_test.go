@@ -25,7 +25,7 @@ func BenchmarkAttachAndDetach(b *testing.B) {
 			do, _ := inNewNetNS(b)
 			p := Port{Name: "fdpbench", MAC: mac(2), Addrs: []netip.Addr{addr(2)}, CheckSource: true}
 			do(func() {
-				if _, err := Apply(b.Context(), gateways(), manyPorts(n)); err != nil {
+				if _, err := Apply(b.Context(), gateways(), manyPorts(n), nil); err != nil {
 					b.Error(err)
 				}
 				for b.Loop() {

@@ -44,7 +44,7 @@ func (l *lab) apply(ports ...Port) []string {
 	l.t.Helper()
 	var changed []string
 	l.mustDo("applying", func() (err error) {
-		changed, err = Apply(l.t.Context(), gateways(), ports)
+		changed, err = Apply(l.t.Context(), gateways(), ports, nil)
 		return err
 	})
 	return changed
@@ -67,6 +67,41 @@ func (l *lab) check(ports ...Port) {
 	}
 	if changed := l.apply(ports...); len(changed) > 0 {
 		l.t.Errorf("Apply finds something to change: %q", changed)
+	}
+}
+
+// TestApplyLeavesOthersPorts: those of another data directory stay, their gateway too,
+// also where the base is made anew; what is neither planned nor theirs goes.
+func TestApplyLeavesOthersPorts(t *testing.T) {
+	foreign := Port{Name: "fdpother", MAC: mac(9), Addrs: []netip.Addr{netip.MustParseAddr("10.9.0.9")}, Closed: true, CheckSource: true}
+	foreignGateway := netip.MustParseAddr("10.9.0.1")
+	for name, damage := range map[string]func(*testing.T) error{"base in place": nil, "base damaged": addStrangeChain} {
+		t.Run(name, func(t *testing.T) {
+			l := newTable(t)
+			l.mustDo("attaching", func() error { return Attach(t.Context(), []netip.Addr{foreignGateway}, foreign) })
+			ours := somePorts()
+			l.attach(ours...)
+			if damage != nil {
+				l.mustDo("damaging", func() error { return damage(t) })
+			}
+			apply := func(others ...string) {
+				t.Helper()
+				l.mustDo("applying", func() error {
+					_, err := Apply(t.Context(), gateways(), ours[1:], others)
+					return err
+				})
+			}
+			apply(foreign.Name)
+			want, err := NewPlan(append(gateways(), foreignGateway), append([]Port{foreign}, ours[1:]...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want.String(), l.listing()); diff != "" {
+				t.Errorf("the kernel's table differs (-wanted +nft):\n%s", diff)
+			}
+			apply() // the control: nobody else's
+			l.check(ours[1:]...)
+		})
 	}
 }
 

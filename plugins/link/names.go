@@ -49,6 +49,15 @@ func Alias(network, containerID, ifName string) string {
 	return s[:maxAlias]
 }
 
+// AliasNetwork returns the network that an alias names; false = it is none of ours.
+func AliasNetwork(alias string) (string, bool) {
+	words := strings.Split(alias, " ")
+	if len(words) != 4 || words[0] != "flatdhcp" {
+		return "", false
+	}
+	return words[1], true
+}
+
 // checkName refuses what the kernel would refuse, in words.
 func checkName(name string) error {
 	switch {

@@ -55,3 +55,18 @@ func TestNamesTheKernelWouldRefuse(t *testing.T) {
 		t.Error("veth123 is accepted as a port of ours")
 	}
 }
+
+func TestAliasNetwork(t *testing.T) {
+	long := strings.Repeat("c", 300)
+	for alias, want := range map[string]string{
+		Alias("flat", "c1", "eth0"):                   "flat",
+		Alias(strings.Repeat("n", 128), long, "eth0"): strings.Repeat("n", 128),
+		"":                       "",
+		"flatdhcp flat":          "",
+		"somebody else's port 1": "",
+	} {
+		if got, ok := AliasNetwork(alias); got != want || ok != (want != "") {
+			t.Errorf("AliasNetwork(%q) = %q, %t; want %q", alias, got, ok, want)
+		}
+	}
+}

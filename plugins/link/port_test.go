@@ -262,6 +262,7 @@ func TestSetLearning(t *testing.T) {
 			t.Errorf("learning is %s, want %s", got, want)
 		}
 	}
+	ok(t, SetLearning(ctx, PortPrefix+"gone", true)) // its DEL was faster
 }
 
 func TestPortDownAndUpKeepThePinnedEntry(t *testing.T) {

@@ -49,7 +49,8 @@ func setPort(ctx context.Context, name string, up bool) error {
 	return c.setUp(0, name, up)
 }
 
-// SetLearning lets the bridge learn from what a port sends, or not; see PortSpec.
+// SetLearning lets the bridge learn from what a port sends, or not; see PortSpec. A
+// missing port is no error: its DEL was faster.
 func SetLearning(ctx context.Context, name string, on bool) error {
 	if err := checkPortName(name); err != nil {
 		return err
@@ -65,7 +66,7 @@ func SetLearning(ctx context.Context, name string, on bool) error {
 		slave.data.AddRtAttr(nl.IFLA_BRPORT_LEARNING, flag(on))
 		err = c.change(d.index, slave.info)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("setting learning of port %s to %t: %w", name, on, err)
 	}
 	return nil
