@@ -39,12 +39,12 @@ func (n *node) talk(from func(argv ...string) (*lab.Process, error), to *workloa
 	}
 	n.t.Cleanup(func() { _ = server.Kill() })
 	// The server takes one connection and no second try: a client that came too early would
-	// be refused and its shell go on sleeping.
+	// be refused.
 	n.eventually("the server to listen", func() bool {
 		out, _, err := to.Run(n.within(), "ss", "-Htln", "sport = :7")
 		return err == nil && out != ""
 	})
-	client, err := from("sh", "-c", "{ echo hello; sleep 1000; } | busybox nc "+to.addr.String()+" 7")
+	client, err := from("bash", "-c", "exec busybox nc "+to.addr.String()+" 7 < <(exec 2>/dev/null; echo hello; exec sleep 1000)")
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func wire(t *testing.T) *wired {
 		w.insect = append(w.insect, c)
 	}
 	// The ports forward once ARP gets through; wait for that, not for a time.
-	must(w.insect[0].Run(ctx, "ping", "-c", "1", "-w", "10", w.ends[1].Addr.String()))
+	must(w.insect[0].Run(ctx, "ping", "-c", "1", "-w", "60", w.ends[1].Addr.String()))
 	return w
 }
 

@@ -71,8 +71,9 @@ func (h *Host) command(ctx context.Context, netns string, argv []string) *exec.C
 	cmd := exec.CommandContext(ctx, "nsenter", append(args, argv...)...)
 	// Nothing of the caller's environment: a test must not pass on one machine only.
 	cmd.Env = []string{"PATH=" + hostPath, "CNI_PATH=/opt/cni/bin", "HOME=/root", "LC_ALL=C", "TERM=" + os.Getenv("TERM")}
-	// A child that detached keeps our pipes open; do not wait for it for ever.
-	cmd.WaitDelay = 2 * time.Second
+	// A child that detached keeps our pipes open; do not wait for it for ever. On a busy
+	// machine the readers of the pipes may come seconds after the program's end.
+	cmd.WaitDelay = 20 * time.Second
 	return cmd
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 // stopTimeout is how long Stop waits for a process to end by itself.
-const stopTimeout = 10 * time.Second
+const stopTimeout = 30 * time.Second
 
 // Process is a program that goes on running: a daemon, a ping, a DHCP client. What it
 // prints on either stream is kept line by line.
@@ -49,6 +49,8 @@ func (h *Host) StartDaemon(args ...string) (*Process, error) {
 
 func start(cmd *exec.Cmd, where string, argv []string) (*Process, error) {
 	p := &Process{cmd: cmd, where: where, argv: argv, done: make(chan struct{}), changed: make(chan struct{})}
+	// Its children are not waited for: they may hold the streams for as long as they live.
+	cmd.WaitDelay = 2 * time.Second
 	// One writer for both streams: exec then writes to it from one goroutine.
 	cmd.Stdout, cmd.Stderr = p, p
 	if err := cmd.Start(); err != nil {

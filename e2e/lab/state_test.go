@@ -143,7 +143,8 @@ func TestStateShowsWhatChanged(t *testing.T) {
 		{"files", "mkdir /run/flatdhcp && touch /run/flatdhcp/node.lock", "rm -r /run/flatdhcp", "+ -rw-r--r-- run/flatdhcp/node.lock"},
 		{"files", "mkdir -p /var/lib/cni/results && echo x >/var/lib/cni/results/x", "rm -r /var/lib/cni", "  var/lib/cni/results/x"},
 		{"mounts", "ip netns add left", "ip netns del left", "+ /run/netns/left nsfs net:["},
-		{"processes", "sleep 599 >/dev/null 2>&1 &", "pkill -x -f 'sleep 599'", "+ sleep 599"},
+		{"processes", "sleep 599 >/dev/null 2>&1 & echo $! >/run/sleeper",
+			"kill $(cat /run/sleeper); while grep -q sleep /proc/$(cat /run/sleeper)/cmdline 2>/dev/null; do sleep 0.01; done", "+ sleep 599"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.section, func(t *testing.T) {
