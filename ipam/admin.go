@@ -15,7 +15,15 @@ func (s *Store) ReserveAdmin(ctx context.Context, req AdminRequest) (Reservation
 	var g Grant
 	err := checkAdmin(req)
 	if err == nil {
-		err = s.update(ctx, func(t *txn) (bool, error) { return true, t.reserveAdmin(req, &g) })
+		clockPutBack := false
+		err = s.update(ctx, func(t *txn) (bool, error) {
+			err := t.reserveAdmin(req, &g)
+			clockPutBack = t.clockPutBack
+			return true, err
+		})
+		if clockPutBack {
+			err = errors.Join(err, s.correctClock(ctx))
+		}
 	}
 	if err != nil {
 		return Reservation{}, fmt.Errorf("reserving an address in network %s for workload %s: %w", s.name, req.Workload, err)

@@ -167,6 +167,9 @@ func (t *txn) nextReleased(taken *macsInUse) (netip.Addr, error) {
 		}
 		if t.now.Sub(at) < delay { // and so are all that follow
 			full.Quarantined = int(t.c.History) - passed
+			if at.After(t.now) { // see correctClock
+				t.clockPutBack, at = true, t.now
+			}
 			full.Until = at.Add(delay)
 			break
 		}

@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"time"
@@ -147,6 +148,12 @@ func (t *txn) correctClock() error {
 		}
 	}
 	return nil
+}
+
+// correctClock commits nothing but what every commit corrects. With no address left to
+// give there may be no other commit until the clock gets there again.
+func (s *Store) correctClock(ctx context.Context) error {
+	return s.update(ctx, func(*txn) (bool, error) { return true, nil })
 }
 
 // dropForeignHistory forgets released addresses that the network no longer gives.

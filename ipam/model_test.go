@@ -20,6 +20,8 @@ import (
 type model struct {
 	now  time.Time
 	nets map[string]*modelNet
+	// clockPutBack: releases in the future left no address to choose.
+	clockPutBack bool
 }
 
 type modelNet struct {
@@ -179,6 +181,10 @@ func (m *model) choose(n *modelNet, derived bool) (netip.Addr, error) {
 		if m.now.Before(free) {
 			if e.Quarantined == 0 {
 				e.Until = free
+				if n.hist[a].Released.After(m.now) {
+					m.clockPutBack = true
+					e.Until = m.now.Add(time.Duration(n.net.Pool.ReuseDelay))
+				}
 			}
 			e.Quarantined++
 			continue
@@ -631,8 +637,8 @@ func (x *modelRun) step(i int) {
 		*x.model = *after
 	}
 	// The model prunes whenever it changes; a call without effect changes nothing,
-	// and prunes nothing.
-	if gotErr == nil && changed {
+	// and prunes nothing. But a refusal that comes of a clock put back corrects that.
+	if gotErr == nil && changed || after.clockPutBack {
 		x.model.prune(x.model.nets[name])
 	}
 }

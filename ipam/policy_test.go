@@ -584,6 +584,30 @@ func TestHistoryIsAgedAndCapped(t *testing.T) {
 			t.Errorf("Retained = %d", got)
 		}
 	})
+	t.Run("kept as long as retained", func(t *testing.T) {
+		long := testNet("flat", "10.16.0.0/12")
+		long.Pool.Retain = Duration(2 * HistoryAge)
+		if _, err := s.Configure(context.Background(), long); err != nil {
+			t.Fatal(err)
+		}
+		mustReserve(t, s, request("long", "l1"))
+		mustRelease(t, s, "l1")
+		for range 2 {
+			if got := viewStats(t, s).Retained; got != 1 {
+				t.Errorf("Retained = %d", got)
+			}
+			c.advance(HistoryAge)
+			if _, err := s.ReserveAdmin(context.Background(), AdminRequest{Workload: pod("change")}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := viewStats(t, s).Retained; got != 0 {
+			t.Errorf("Retained = %d after that time", got)
+		}
+		if _, err := s.Configure(context.Background(), testNet("flat", "10.16.0.0/12")); err != nil {
+			t.Fatal(err)
+		}
+	})
 	t.Run("capped", func(t *testing.T) {
 		const limit, more = 1000, 10
 		d.historyCap = limit
@@ -615,6 +639,30 @@ func TestClockPutBack(t *testing.T) {
 	mustReserve(t, s, request("c", "c"))
 	if g := mustReserve(t, s, request("d", "d")); g.Addr != addr("10.0.0.3") && g.Addr != addr("10.0.0.2") {
 		t.Errorf("got %s", g.Addr)
+	}
+}
+
+// With every address in a quarantine that the clock has to get to again nothing is ever
+// committed, unless the refusal itself sees to it.
+func TestClockPutBackWithNothingLeft(t *testing.T) {
+	s, c := policyStore(t)
+	for _, w := range []string{"a", "b"} {
+		mustReserve(t, s, request(w, w))
+	}
+	for _, w := range []string{"a", "b"} {
+		mustRelease(t, s, w)
+	}
+	c.advance(-10 * 365 * 24 * time.Hour)
+	_, err := s.Reserve(context.Background(), nil, request("c", "c"))
+	var full *ExhaustedError
+	if !errors.As(err, &full) || full.Quarantined != 2 || !full.Until.Equal(c.now().Add(time.Minute)) {
+		t.Fatalf("err = %v, want a quarantine that begins now", err)
+	}
+	c.advance(time.Minute)
+	for _, w := range []string{"c", "d"} {
+		if _, err := s.Reserve(context.Background(), nil, request(w, w)); err != nil {
+			t.Errorf("after the quarantine: %v", err)
+		}
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 // granted; those of Configure.
 func (s *Store) Reserve(ctx context.Context, n *Network, req Request) (Grant, error) {
 	var g Grant
+	clockPutBack := false
 	run := func(t *txn) (changed bool, err error) {
 		configured := false
 		if n != nil {
@@ -28,6 +29,7 @@ func (s *Store) Reserve(ctx context.Context, n *Network, req Request) (Grant, er
 			}
 		}
 		g, changed, err = t.reserve(req)
+		clockPutBack = t.clockPutBack
 		return changed || configured, err
 	}
 	err := checkRequest(req)
@@ -35,6 +37,9 @@ func (s *Store) Reserve(ctx context.Context, n *Network, req Request) (Grant, er
 		err = s.upsert(ctx, run)
 	} else if err == nil {
 		err = s.update(ctx, run)
+	}
+	if clockPutBack {
+		err = errors.Join(err, s.correctClock(ctx))
 	}
 	if err != nil {
 		return Grant{}, fmt.Errorf("reserving an address in network %s for workload %s: %w", s.name, req.Workload, err)

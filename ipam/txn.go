@@ -21,6 +21,8 @@ type txn struct {
 	c     counters
 	was   counters
 	near  neighbours
+	// clockPutBack: the network is exhausted by releases that lie in the future.
+	clockPutBack bool
 }
 
 // begin starts a write transaction. The caller holds the directory's lock.
