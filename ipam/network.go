@@ -39,6 +39,12 @@ type Pool struct {
 type Route struct {
 	Dst netip.Prefix `json:"dst"`
 	GW  netip.Addr   `json:"gw,omitzero"`
+	// What version 1.1.0 of the CNI specification adds. 0 and nil = the kernel's own.
+	MTU      int  `json:"mtu,omitempty"`      // bytes
+	AdvMSS   int  `json:"advmss,omitempty"`   // bytes
+	Priority int  `json:"priority,omitempty"` // the metric; less comes first
+	Table    *int `json:"table,omitempty"`    // rtnetlink's number; nil = main
+	Scope    *int `json:"scope,omitempty"`    // rtnetlink's number
 }
 
 // Range is an inclusive range of addresses.

@@ -34,17 +34,19 @@ const (
 // portPrefix begins the name of every workload port; the guard drops by it.
 const portPrefix = "fdp"
 
-// readBridge reads flat-bridge's keys.
-func (o *object) readBridge() (*ipam.Bridge, error) {
+// readBridge reads flat-bridge's keys. The notices name those without effect.
+func (o *object) readBridge() (*ipam.Bridge, []string, error) {
 	b := &ipam.Bridge{}
 	for _, read := range []func(*ipam.Bridge) error{
-		o.readBridgeName, o.readGatewayKeys, o.readSwitches, o.readRules, o.readMTU, o.readLeaseTime, o.readDNS,
+		o.readBridgeName, o.readGatewayKeys, o.readSwitches, o.readRules, o.readFilter,
+		o.readMTU, o.readLeaseTime, o.readDNS, o.readAnnotations,
 	} {
 		if err := read(b); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return b, nil
+	notices, err := o.readDropIn(b)
+	return b, notices, err
 }
 
 func (o *object) readBridgeName(b *ipam.Bridge) (err error) {
@@ -78,7 +80,7 @@ func (o *object) readGatewayKeys(b *ipam.Bridge) (err error) {
 }
 
 func (o *object) readSwitches(b *ipam.Bridge) (err error) {
-	if b.AllowSameNetTraffic, err = o.boolean("allowSameNetTraffic", true); err != nil {
+	if b.AllowSameNetTraffic, err = o.toggle(); err != nil {
 		return err
 	}
 	if b.Published, err = o.boolean("published", true); err != nil {
@@ -90,8 +92,59 @@ func (o *object) readSwitches(b *ipam.Bridge) (err error) {
 	if b.Fallback, err = o.word("fallback", ipam.FallbackDrop, ipam.FallbackDrop, ipam.FallbackReject); err != nil {
 		return err
 	}
+	if b.StatusOnExhaustion, err = o.word("statusOnExhaustion", ipam.ExhaustionFail, ipam.ExhaustionFail, ipam.ExhaustionOK); err != nil {
+		return err
+	}
 	b.Addressing, err = o.word("addressing", ipam.AddressingStatic, ipam.AddressingStatic, ipam.AddressingDHCP)
 	return err
+}
+
+// toggle reads allowSameNetTraffic, which the reference plugin calls portIsolation
+// and turns round. Of two that disagree neither can be meant.
+func (o *object) toggle() (bool, error) {
+	open, err := o.boolean("allowSameNetTraffic", true)
+	if err != nil {
+		return false, err
+	}
+	if _, given := o.raw("portIsolation"); !given {
+		return open, nil
+	}
+	isolated, err := o.boolean("portIsolation", false)
+	if err != nil {
+		return false, err
+	}
+	if _, both := o.raw("allowSameNetTraffic"); both && open == isolated {
+		return false, o.invalid("portIsolation", "allowSameNetTraffic is %t, which says the opposite: leave one of the two out", open)
+	}
+	return !isolated, nil
+}
+
+// readFilter reads filter and logDrops. What only chains can enforce is refused
+// without them: it would be left out in silence.
+func (o *object) readFilter(b *ipam.Bridge) (err error) {
+	if raw, _ := o.raw("filter"); string(raw) == "true" || string(raw) == "false" {
+		return o.invalid("filter", `"on" or "none" (no workload chains) is wanted, in quotes`)
+	}
+	if b.Filter, err = o.word("filter", ipam.FilterOn, ipam.FilterOn, ipam.FilterNone); err != nil {
+		return err
+	}
+	if b.LogDrops, err = o.boolean("logDrops", false); err != nil || b.Filter == ipam.FilterOn {
+		return err
+	}
+	const says = `it needs the workloads' chains, which "filter": "none" leaves out`
+	switch {
+	case len(b.Ingress) > 0:
+		return o.invalid("ingress", says)
+	case len(b.Deny) > 0:
+		return o.invalid("deny", says)
+	case !b.AllowSameNetTraffic:
+		key := "allowSameNetTraffic"
+		if _, ok := o.raw(key); !ok {
+			key = "portIsolation"
+		}
+		return o.invalid(key, says)
+	}
+	return nil
 }
 
 func (o *object) readMTU(b *ipam.Bridge) error {

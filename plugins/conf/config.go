@@ -50,6 +50,9 @@ type Config struct {
 	RuntimeConfig Asked // capability arguments: mac, ips
 	Args          Asked // args.cni: mac, ips
 
+	// Notices name the keys that were accepted without effect; the caller logs them.
+	Notices []string
+
 	// PrevResult is the result of the plugin before this one, or of the ADD in CHECK
 	// and DEL; nil if the runtime sent none.
 	PrevResult *types100.Result
@@ -194,7 +197,7 @@ func (c *Config) readNetwork(root *object, plugin string) error {
 	if c.Network.Pool.MACPrefix, err = root.macPrefix(); err != nil {
 		return err
 	}
-	c.Network.Bridge, err = root.readBridge()
+	c.Network.Bridge, c.Notices, err = root.readBridge()
 	return err
 }
 

@@ -148,8 +148,8 @@ func TestParseReadsHostLocalsRanges(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := c.Network.Pool
-			got := fmt.Sprint(p.Subnet, p.RangeStart, p.RangeEnd, p.Gateway, p.Routes)
-			if want := "10.22.0.0/16 10.22.1.20 10.22.3.50 10.22.0.254 [{0.0.0.0/0 invalid IP}]"; got != want {
+			got := fmt.Sprint(p.Subnet, p.RangeStart, p.RangeEnd, p.Gateway, len(p.Routes), p.Routes[0].Dst, p.Routes[0].GW)
+			if want := "10.22.0.0/16 10.22.1.20 10.22.3.50 10.22.0.254 1 0.0.0.0/0 invalid IP"; got != want {
 				t.Errorf("got %s, want %s", got, want)
 			}
 		})
@@ -173,6 +173,64 @@ func TestParseForFlatIPAMLeavesTheMainPluginsKeysAlone(t *testing.T) {
 	}
 	if c.Network.Bridge != nil || c.Type != "bridge" || c.Network.Pool.MACPrefix != ipam.DefaultMACPrefix {
 		t.Errorf("got %+v", c)
+	}
+}
+
+// What the reference plugin's keys come to mean, and what is said of those that come to
+// nothing.
+func TestParseReadsTheReferencePluginsKeys(t *testing.T) {
+	type keys = map[string]any
+	for name, tc := range map[string]struct {
+		keys    keys
+		change  func(*ipam.Bridge) // of the defaults
+		notices string
+	}{
+		"ipMasq follows isGateway": {keys{"isGateway": false}, func(b *ipam.Bridge) { b.IsGateway, b.IPMasq = false, false }, ""},
+		"ipMasq without isGateway": {keys{"isGateway": false, "ipMasq": true}, func(b *ipam.Bridge) { b.IsGateway = false }, ""},
+		"ipMasq false":             {keys{"ipMasq": false}, func(b *ipam.Bridge) { b.IPMasq = false }, ""},
+		"ipMasqBackend":            {keys{"ipMasqBackend": "iptables"}, nil, ""},
+		"hairpinMode":              {keys{"hairpinMode": true}, func(b *ipam.Bridge) { b.HairpinMode = true }, ""},
+		"macspoofchk":              {keys{"macspoofchk": true}, func(b *ipam.Bridge) { b.MACSpoofCheck = true }, ""},
+		"macspoofchk instead of antiSpoofing": {keys{"macspoofchk": true, "antiSpoofing": false},
+			func(b *ipam.Bridge) { b.MACSpoofCheck, b.AntiSpoofing = true, false }, ""},
+		"macspoofchk false alone": {keys{"macspoofchk": false}, nil,
+			"key macspoofchk with value false has no effect: antiSpoofing, which is true, checks MACs too"},
+		"macspoofchk false with antiSpoofing false": {keys{"macspoofchk": false, "antiSpoofing": false}, func(b *ipam.Bridge) { b.AntiSpoofing = false }, ""},
+		"portIsolation":                       {keys{"portIsolation": true}, func(b *ipam.Bridge) { b.AllowSameNetTraffic = false }, ""},
+		"portIsolation false":                 {keys{"portIsolation": false}, nil, ""},
+		"portIsolation and toggle that agree": {keys{"portIsolation": true, "allowSameNetTraffic": false}, func(b *ipam.Bridge) { b.AllowSameNetTraffic = false }, ""},
+		"without effect": {keys{"promiscMode": true, "forceAddress": true, "enabledad": true, "preserveDefaultVlan": true}, nil,
+			"key promiscMode with value true has no effect: hairpinMode is what lets a workload reach itself\n" +
+				"key forceAddress with value true has no effect: a bridge keeps the addresses it has, and gets the gateway's beside them\n" +
+				"key enabledad with value true has no effect: it detects duplicates of IPv6 addresses, and the network has no IPv6\n" +
+				"key preserveDefaultVlan with value true has no effect: the bridge's ports are in no VLAN"},
+		"what asks for nothing": {keys{"promiscMode": false, "forceAddress": false, "enabledad": false, "preserveDefaultVlan": false,
+			"vlan": 0, "vlanTrunk": []int{}, "disableContainerInterface": false}, nil, ""},
+		"filter none": {keys{"filter": "none", "logDrops": true}, func(b *ipam.Bridge) { b.Filter, b.LogDrops = ipam.FilterNone, true },
+			`key logDrops with value true has no effect: "filter": "none" leaves out the chains that drop`},
+		"annotations":    {keys{"annotations": []string{"identity", "ip", "identity"}}, func(b *ipam.Bridge) { b.Annotations = []string{"identity", "ip"} }, ""},
+		"no annotations": {keys{"annotations": []string{}}, func(b *ipam.Bridge) { b.Annotations = nil }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := Parse(with(tc.keys), FlatBridge)
+			if err != nil {
+				t.Fatal(err)
+			}
+			plain, err := Parse(with(nil), FlatBridge)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := plain.Network
+			if tc.change != nil {
+				tc.change(want.Bridge)
+			}
+			if diff := cmp.Diff(indented(t, want), indented(t, c.Network)); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+			if got := strings.Join(c.Notices, "\n"); got != tc.notices {
+				t.Errorf("notices:\n%s\nwant:\n%s", got, tc.notices)
+			}
+		})
 	}
 }
 

@@ -46,6 +46,12 @@ func invalid(path string, raw []byte, format string, args ...any) *keyError {
 	}
 }
 
+// later turns err into error 2: what it is about comes with a later version.
+func later(err *keyError) *keyError {
+	err.code = types.ErrUnsupportedField
+	return err
+}
+
 // exported makes err what callers are promised. where is put before a key's message.
 func exported(err error, where func(path string) string) error {
 	var k *keyError

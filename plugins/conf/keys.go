@@ -3,8 +3,6 @@ package conf
 import (
 	"slices"
 	"strings"
-
-	"github.com/containernetworking/cni/pkg/types"
 )
 
 // keyState says what this version does with a key.
@@ -14,7 +12,7 @@ const (
 	keyRead     keyState = iota // read
 	keyReserved                 // the specification's own: accepted whatever it holds
 	keyLater                    // of a later version: error 2 by name
-	keyNever                    // impossible here: error 7 that names the alternative
+	keyDropIn                   // the reference plugins': accepted where it asks for nothing that is not here
 )
 
 // key is one row of the tables of docs/configuration.md.
@@ -22,7 +20,6 @@ type key struct {
 	name     string
 	state    keyState
 	accepted string // what a value looks like, for errors
-	instead  string // for keyNever
 }
 
 // reservedKeys are those the CNI specification gives a meaning for runtimes; they
@@ -53,26 +50,32 @@ var bridgeKeys = append([]key{
 	{name: "macPrefix", accepted: `three octets such as "fa:16:3e"`},
 	{name: "leaseTime", accepted: `a duration such as "1h"`},
 
+	{name: "filter", accepted: `"on" or "none"`},
+	{name: "logDrops", accepted: "true or false"},
+	{name: "ipMasq", accepted: "true or false"},
+	{name: "hairpinMode", accepted: "true or false"},
+	{name: "macspoofchk", accepted: "true or false"},
+	{name: "portIsolation", accepted: "true or false"},
+	{name: "annotations", accepted: `a list of what pods may ask for, such as ["ip", "mac", "hostname"]`},
+	{name: "statusOnExhaustion", accepted: `"fail" or "ok"`},
+
 	{name: "flatInterface", state: keyLater}, {name: "gatewayShared", state: keyLater},
 	{name: "nodeAddress", state: keyLater}, {name: "gatewayAddresses", state: keyLater},
-	{name: "ipMasq", state: keyLater}, {name: "ipMasqBackend", state: keyLater},
 	{name: "natAddress", state: keyLater}, {name: "publicInterface", state: keyLater},
 	{name: "nonMasqueradeCIDRs", state: keyLater}, {name: "metadata", state: keyLater},
-	{name: "portIsolation", state: keyLater}, {name: "logDrops", state: keyLater},
-	{name: "macspoofchk", state: keyLater}, {name: "hostAccess", state: keyLater},
-	{name: "filter", state: keyLater}, {name: "hairpinMode", state: keyLater},
-	{name: "annotations", state: keyLater}, {name: "dhcpOptions", state: keyLater},
-	{name: "uplinkDHCP", state: keyLater}, {name: "statusOnExhaustion", state: keyLater},
-	{name: "allowedAddresses", state: keyLater}, {name: "limits", state: keyLater},
-	{name: "detectConflict", state: keyLater}, {name: "moveAddresses", state: keyLater},
-	{name: "dhcp", state: keyLater}, {name: "promiscMode", state: keyLater},
-	{name: "forceAddress", state: keyLater}, {name: "enabledad", state: keyLater},
-	{name: "preserveDefaultVlan", state: keyLater},
+	{name: "hostAccess", state: keyLater}, {name: "dhcpOptions", state: keyLater},
+	{name: "uplinkDHCP", state: keyLater}, {name: "allowedAddresses", state: keyLater},
+	{name: "limits", state: keyLater}, {name: "detectConflict", state: keyLater},
+	{name: "moveAddresses", state: keyLater}, {name: "dhcp", state: keyLater},
 
-	{name: "vlan", state: keyNever, instead: "one bridge carries one network: give each VLAN a network and a bridge of its own"},
-	{name: "vlanTrunk", state: keyNever, instead: "one bridge carries one network: give each VLAN a network and a bridge of its own"},
-	{name: "disableContainerInterface", state: keyNever,
-		instead: `every workload has an address here: addressing "dhcp" leaves the interface unconfigured`},
+	{name: "ipMasqBackend", state: keyDropIn, accepted: `"iptables"`},
+	{name: "promiscMode", state: keyDropIn, accepted: "true or false, without effect"},
+	{name: "forceAddress", state: keyDropIn, accepted: "true or false, without effect"},
+	{name: "enabledad", state: keyDropIn, accepted: "true or false, without effect"},
+	{name: "preserveDefaultVlan", state: keyDropIn, accepted: "true or false, without effect"},
+	{name: "vlan", state: keyDropIn, accepted: "0"},
+	{name: "vlanTrunk", state: keyDropIn, accepted: "[]"},
+	{name: "disableContainerInterface", state: keyDropIn, accepted: "false"},
 }, reservedKeys...)
 
 // ipamKeys are flat-ipam's: those that stand inside "ipam".
@@ -104,8 +107,11 @@ var rangeKeys = []key{
 var routeKeys = []key{
 	{name: "dst", accepted: "an IPv4 network"},
 	{name: "gw", accepted: "an address of the subnet"},
-	{name: "mtu", state: keyLater}, {name: "advmss", state: keyLater},
-	{name: "priority", state: keyLater}, {name: "table", state: keyLater}, {name: "scope", state: keyLater},
+	{name: "mtu", accepted: "a number of bytes"},
+	{name: "advmss", accepted: "a number of bytes"},
+	{name: "priority", accepted: "a metric"},
+	{name: "table", accepted: "a routing table's number"},
+	{name: "scope", accepted: "a scope's number, such as 253 for link"},
 }
 
 var ruleKeys = []key{
@@ -146,13 +152,8 @@ func (o *object) checkKey(name string, accepted []key) error {
 		if k.name != name {
 			continue
 		}
-		switch k.state {
-		case keyLater:
-			err := o.invalid(name, "it is not supported by this version: take it out")
-			err.code = types.ErrUnsupportedField
-			return err
-		case keyNever:
-			return o.invalid(name, "it is not supported: %s", k.instead)
+		if k.state == keyLater {
+			return later(o.invalid(name, "it is not supported by this version: take it out"))
 		}
 		return nil
 	}
@@ -170,23 +171,26 @@ func (o *object) hint(name string, accepted []key) string {
 	case o.path == "ipam" && isKey(bridgeKeys, name):
 		return ": it belongs beside ipam, not inside"
 	}
-	best, distance := key{}, 1+max(2, len(name)/3)
-	for _, k := range accepted {
-		if k.state == keyNever {
-			continue
-		}
-		if d := editDistance(strings.ToLower(name), strings.ToLower(k.name)); d < distance {
-			best, distance = k, d
-		}
-	}
-	if best.name == "" {
+	i := nearest(name, len(accepted), func(i int) string { return accepted[i].name })
+	if i < 0 {
 		return ""
 	}
-	s := ": did you mean " + best.name + "?"
-	if best.accepted != "" {
-		s += " (" + best.accepted + ")"
+	s := ": did you mean " + accepted[i].name + "?"
+	if accepted[i].accepted != "" {
+		s += " (" + accepted[i].accepted + ")"
 	}
 	return s
+}
+
+// nearest returns the index of the name most like s, -1 if none of the n is.
+func nearest(s string, n int, name func(int) string) int {
+	best, distance := -1, 1+max(2, len(s)/3)
+	for i := range n {
+		if d := editDistance(strings.ToLower(s), strings.ToLower(name(i))); d < distance {
+			best, distance = i, d
+		}
+	}
+	return best
 }
 
 func isKey(keys []key, name string) bool {

@@ -1,7 +1,6 @@
 package conf
 
 import (
-	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -150,39 +149,6 @@ func anyLeft(p *ipam.Pool) bool {
 		}
 	}
 	return next.IsValid() && next.Compare(p.RangeEnd) <= 0
-}
-
-func (o *object) readRoutes(p *ipam.Pool) error {
-	items, err := o.list("routes", "routes")
-	if err != nil {
-		return err
-	}
-	for _, item := range items {
-		r, err := asObject(item.path, item.raw)
-		if err != nil {
-			return err
-		}
-		if err := r.checkKeys(routeKeys); err != nil {
-			return err
-		}
-		dst, err := r.text("dst", "")
-		if err != nil {
-			return err
-		}
-		if dst == "" {
-			return invalid(r.at("dst"), nil, `it is required, such as "0.0.0.0/0"`)
-		}
-		route := ipam.Route{}
-		if route.Dst, err = asPrefix4(r.at("dst"), dst); err != nil {
-			return err
-		}
-		// The kernel takes a next hop only from a network it is directly on.
-		if route.GW, err = r.inSubnet("gw", p.Subnet, netip.Addr{}); err != nil {
-			return err
-		}
-		p.Routes = append(p.Routes, route)
-	}
-	return nil
 }
 
 // isDomain reports whether s is a domain name: labels of letters, digits, inner

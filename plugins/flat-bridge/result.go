@@ -9,6 +9,7 @@ import (
 
 	"github.com/flatdhcp/flatdhcp/ipam"
 	"github.com/flatdhcp/flatdhcp/plugins/attach"
+	"github.com/flatdhcp/flatdhcp/plugins/conf"
 )
 
 // Places of the three interfaces in a result. Others rely on the bridge being first
@@ -38,11 +39,7 @@ func result(network ipam.Network, netns string, a attach.Attached, dns types.DNS
 		DNS: dns,
 	}
 	for _, route := range a.Container.Routes {
-		out := &types.Route{Dst: ipNet(route.Dst)}
-		if route.GW.IsValid() {
-			out.GW = route.GW.AsSlice()
-		}
-		r.Routes = append(r.Routes, out)
+		r.Routes = append(r.Routes, conf.ResultRoute(route))
 	}
 	return r
 }

@@ -39,7 +39,7 @@ func (p plugin) add(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	for _, n := range notices {
+	for _, n := range append(cfg.Notices, notices...) {
 		p.log.Warn(n, "container", args.ContainerID)
 	}
 	// What can fail is done before anything is touched: nothing undoes an ADD that has

@@ -242,11 +242,7 @@ func result(n ipam.Network, addr netip.Addr, dns types.DNS) *types100.Result {
 		DNS: dns,
 	}
 	for _, route := range n.Pool.Routes {
-		out := &types.Route{Dst: ipNet(route.Dst)}
-		if route.GW.IsValid() {
-			out.GW = route.GW.AsSlice()
-		}
-		r.Routes = append(r.Routes, out)
+		r.Routes = append(r.Routes, conf.ResultRoute(route))
 	}
 	return r
 }

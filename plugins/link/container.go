@@ -41,6 +41,12 @@ type ContainerInfo struct {
 	Routes          []ipam.Route // set by this call: gateways filled in, default included
 }
 
+// isDefault reports whether r is a default route of the table that packets meet
+// first; one of another table is for those that a rule sends there.
+func isDefault(r ipam.Route) bool {
+	return r.Dst == anywhere && (r.Table == nil || *r.Table == unix.RT_TABLE_MAIN)
+}
+
 var anywhere = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 
 // ConfigureContainer brings up lo (nobody else does it under some runtimes) and the
@@ -95,7 +101,7 @@ func configureContainer(ctx context.Context, spec ContainerSpec) (info Container
 		if err := c.addRoute(d.index, r); err != nil {
 			return info, err
 		}
-		info.DefaultRouteSet = info.DefaultRouteSet || r.Dst == anywhere
+		info.DefaultRouteSet = info.DefaultRouteSet || isDefault(r)
 	}
 	return info, nil
 }
@@ -113,7 +119,7 @@ func (c *conn) plannedRoutes(ctx context.Context, spec ContainerSpec) ([]ipam.Ro
 			r.GW = netip.Addr{}
 		}
 		r.Dst = r.Dst.Masked()
-		given = given || r.Dst == anywhere
+		given = given || isDefault(r)
 		routes = append(routes, r)
 	}
 	if !given && spec.Gateway.IsValid() {
@@ -168,10 +174,21 @@ func (c *conn) addRoute(index int, r ipam.Route) error {
 		LinkIndex: index,
 		Dst:       &net.IPNet{IP: r.Dst.Addr().AsSlice(), Mask: net.CIDRMask(r.Dst.Bits(), r.Dst.Addr().BitLen())},
 		Scope:     netlink.SCOPE_LINK,
+		MTU:       r.MTU,
+		AdvMSS:    r.AdvMSS,
+		Priority:  r.Priority,
 	}
 	via := "to the link"
 	if r.GW.IsValid() {
 		route.Gw, route.Scope, via = r.GW.AsSlice(), netlink.SCOPE_UNIVERSE, "via "+r.GW.String()
+	}
+	if r.Table != nil {
+		route.Table = *r.Table
+		via += fmt.Sprintf(" in table %d", *r.Table)
+	}
+	if r.Scope != nil {
+		route.Scope = netlink.Scope(*r.Scope)
+		via += fmt.Sprintf(" of scope %d", *r.Scope)
 	}
 	if err := c.RouteAddEcmp(route); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("adding route %s %s: %w", r.Dst, via, err)

@@ -126,6 +126,51 @@ func TestConfigureContainer(t *testing.T) {
 	}
 }
 
+func TestConfigureContainerSetsWhatARouteSays(t *testing.T) {
+	ctx := inLab(t)
+	ensureBridge(ctx, t, testBridge())
+	w := newWorkload(t, 2)
+	_, err := CreatePort(ctx, w.spec)
+	ok(t, err)
+	deleteLinkAtEnd(t, w.spec.Name)
+	ok(t, PortUp(ctx, w.spec.Name))
+	number := func(n int) *int { return &n }
+	dst := netip.MustParsePrefix
+	spec := ContainerSpec{NetNS: w.netns, IfName: "eth0", Addr: w.addr, Gateway: gateway.Addr(), Routes: []ipam.Route{
+		{Dst: dst("10.1.0.0/16"), MTU: 1300, AdvMSS: 1260, Priority: 50},
+		{Dst: dst("0.0.0.0/0"), Table: number(1000), Priority: 7}, // of another table: no default route for all
+		{Dst: dst("10.2.0.0/16"), GW: netip.IPv4Unspecified(), Scope: number(unix.RT_SCOPE_HOST)},
+	}}
+	info, err := ConfigureContainer(ctx, spec)
+	ok(t, err)
+	if !info.DefaultRouteSet {
+		t.Error("the default route of table 1000 counted as the container's")
+	}
+	var got []string
+	inNetNS(t, w.netns, func() error {
+		for _, table := range []int{unix.RT_TABLE_MAIN, 1000} {
+			routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+			if err != nil {
+				return err
+			}
+			for _, r := range routes {
+				got = append(got, fmt.Sprintf("table %d: %s via %v metric %d mtu %d advmss %d scope %s", table, r.Dst, r.Gw, r.Priority, r.MTU, r.AdvMSS, r.Scope))
+			}
+		}
+		return nil
+	})
+	want := []string{
+		"table 254: 0.0.0.0/0 via 10.0.0.1 metric 0 mtu 0 advmss 0 scope universe",
+		"table 254: 10.0.0.0/24 via <nil> metric 0 mtu 0 advmss 0 scope link",
+		"table 254: 10.1.0.0/16 via 10.0.0.1 metric 50 mtu 1300 advmss 1260 scope universe",
+		"table 254: 10.2.0.0/16 via <nil> metric 0 mtu 0 advmss 0 scope host",
+		"table 1000: 0.0.0.0/0 via 10.0.0.1 metric 7 mtu 0 advmss 0 scope universe",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("routes (-want +got):\n%s", d)
+	}
+}
+
 func giveDefaultRoute(t *testing.T, netns string) {
 	t.Helper()
 	inNetNS(t, netns, func() error {
