@@ -39,6 +39,7 @@ type Held struct {
 
 	lock *flock.Lock
 	path string
+	keep bool // the file stays: another's lock
 }
 
 // Lock waits for the attachment's lock until ctx's deadline.
@@ -59,7 +60,9 @@ func (a Attachment) Lock(ctx context.Context) (*Held, error) {
 	return h, nil
 }
 
-// TryLock takes the lock if no verb is running for the attachment; ok tells.
+// TryLock takes the lock if no verb is running for the attachment; ok tells. It is for
+// verbs of other attachments: that the last one of its own was killed its next one
+// will still be told.
 func (a Attachment) TryLock() (h *Held, ok bool, err error) {
 	past, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -67,11 +70,18 @@ func (a Attachment) TryLock() (h *Held, ok bool, err error) {
 	if errors.Is(err, context.Canceled) {
 		return nil, false, nil
 	}
-	return h, err == nil, err
+	if err != nil {
+		return nil, false, err
+	}
+	h.keep = h.Interrupted
+	return h, true, nil
 }
 
 // Release removes the lock file and lets the lock go.
 func (h *Held) Release() error {
+	if h.keep {
+		return h.lock.Unlock()
+	}
 	err := os.Remove(h.path)
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil

@@ -102,6 +102,15 @@ func TestLockTellsOfAKilledHolder(t *testing.T) {
 		if err := held.lock.Unlock(); err != nil { // as the kernel does for a killed one
 			t.Fatal(err)
 		}
+		// A verb of another attachment, which wants to know whether this one is dead,
+		// looks first.
+		other, ok, err := a.TryLock()
+		if err != nil || !ok {
+			t.Fatalf("TryLock: ok=%t err=%v", ok, err)
+		}
+		if err := other.Release(); err != nil {
+			t.Fatal(err)
+		}
 		next, err := a.Lock(within(t))
 		if err != nil {
 			t.Fatal(err)
