@@ -45,6 +45,9 @@ type BridgeInfo struct {
 // and the forward delay 0, so that ports forward at once. One that an interrupted
 // call left half made (down, with the wanted MAC) is finished.
 //
+// Without br_netfilter a wanted flag is ErrNoBridgeNetfilter, before anything is made:
+// no chain would ever see a frame. One that the kernel takes and does not keep is too.
+//
 // Refused are a device of that name that is no bridge, the name of a workload port,
 // and an address of the gateway's subnet on the bridge that is not the gateway's.
 // The notices are for the log. Callers may run in parallel, but whoever undoes with
@@ -52,6 +55,11 @@ type BridgeInfo struct {
 func EnsureBridge(ctx context.Context, spec BridgeSpec) (info BridgeInfo, notices []string, err error) {
 	if err := spec.check(); err != nil {
 		return info, nil, err
+	}
+	if spec.NFCallIPTables {
+		if err := BridgeNetfilter(); err != nil {
+			return info, nil, fmt.Errorf("making bridge %s ready: %w", spec.Name, err)
+		}
 	}
 	c, err := dial(ctx)
 	if err != nil {
@@ -117,7 +125,7 @@ func (c *conn) bridgeDevice(name string) (device, error) {
 		return d, fmt.Errorf("looking up bridge %s: %w", name, err)
 	}
 	if d.kind != "bridge" {
-		return d, fmt.Errorf("%s is a %s, not a bridge: rename it or set `bridge` to another name", name, d.typeName())
+		return d, fmt.Errorf("%s is a %s, %w", name, d.typeName(), ErrNotABridge)
 	}
 	return d, nil
 }

@@ -2,15 +2,18 @@ package link
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
 )
@@ -305,4 +308,69 @@ func setSysctl(t testing.TB, path, value string) {
 	old := readFile(t, file)
 	writeFile(t, file, value)
 	t.Cleanup(func() { writeFile(t, file, old) })
+}
+
+// Where bridged frames never meet iptables a bridge that is to be filtered is refused,
+// and nothing is made; one that is not to be is made.
+func TestEnsureBridgeWithoutBridgeNetfilter(t *testing.T) {
+	ctx := inLab(t)
+	at := filepath.Join(sysctlNet, "bridge")
+	ok(t, unix.Mount("tmpfs", at, "tmpfs", 0, ""))
+	hidden := true
+	show := func() {
+		if hidden {
+			ok(t, unix.Unmount(at, 0))
+			hidden = false
+		}
+	}
+	defer show()
+	_, _, err := EnsureBridge(ctx, testBridge())
+	if !errors.Is(err, ErrNoBridgeNetfilter) {
+		t.Errorf("got %v, want ErrNoBridgeNetfilter", err)
+	}
+	if _, there, err := BridgeByName(ctx, "br100"); there || err != nil {
+		t.Errorf("BridgeByName = %v, %v after a refusal", there, err)
+	}
+	spec := testBridge()
+	spec.NFCallIPTables = false
+	ensureBridge(ctx, t, spec)
+	show()
+	if s, there, err := BridgeByName(ctx, "br100"); !there || err != nil || s.NFCallIPTables || !s.Up {
+		t.Errorf("BridgeByName = %+v, %v, %v", s, there, err)
+	}
+	// Adopted by a network that filters: the flag is set, and read back.
+	_, _, err = EnsureBridge(ctx, testBridge())
+	ok(t, err)
+	if s, _, err := BridgeByName(ctx, "br100"); err != nil || !s.NFCallIPTables {
+		t.Errorf("BridgeByName = %+v, %v", s, err)
+	}
+}
+
+func TestBridgeByName(t *testing.T) {
+	ctx := inLab(t)
+	if _, there, err := BridgeByName(ctx, "br100"); there || err != nil {
+		t.Errorf("missing: %v, %v", there, err)
+	}
+	spec := testBridge()
+	ensureBridge(ctx, t, spec)
+	s, there, err := BridgeByName(ctx, "br100")
+	if err != nil || !there || !s.Up || !s.NFCallIPTables || s.MAC != spec.MAC || s.MTU != 1500 || !slices.Equal(s.Addrs, []netip.Prefix{gateway}) {
+		t.Errorf("got %+v, %v, %v", s, there, err)
+	}
+	if _, _, err := BridgeByName(ctx, "lo"); !errors.Is(err, ErrNotABridge) {
+		t.Errorf("lo: %v, want ErrNotABridge", err)
+	}
+}
+
+// The question makes nothing; a kind that no kernel has is told from those it has.
+func TestCanMake(t *testing.T) {
+	ctx := inLab(t)
+	for _, kind := range []string{"bridge", "veth"} {
+		ok(t, CanMake(ctx, kind))
+	}
+	err := CanMake(ctx, "flatdhcp")
+	if !errors.Is(err, ErrNoLinkKind) {
+		t.Errorf("got %v, want ErrNoLinkKind", err)
+	}
+	wantError(t, err, "modprobe flatdhcp")
 }

@@ -13,6 +13,19 @@ import (
 // bridged frame meets iptables, whatever the flags say.
 var ErrNoBridgeNetfilter = errors.New("br_netfilter is not loaded (try `modprobe br_netfilter`)")
 
+// BridgeNetfilter reports whether br_netfilter is there for the calling thread's
+// network namespace: nil, or ErrNoBridgeNetfilter.
+func BridgeNetfilter() error {
+	v, err := sysctl("bridge/bridge-nf-call-iptables")
+	if err != nil {
+		return fmt.Errorf("reading whether bridged frames meet iptables: %w", err)
+	}
+	if v == "" {
+		return ErrNoBridgeNetfilter
+	}
+	return nil
+}
+
 // NFCallIPTables reports whether bridged IPv4 frames of a bridge meet iptables: set
 // is the bridge's own flag, global the namespace's sysctl
 // net.bridge.bridge-nf-call-iptables; either suffices. We only ever set the flag:
@@ -38,7 +51,8 @@ func NFCallIPTables(ctx context.Context, bridge string) (set, global bool, err e
 	return d.bridge.nfCall, v != "0", nil
 }
 
-// setNFCall sets a bridge's own flag.
+// setNFCall sets a bridge's own flag, and reads it back: a kernel built without
+// bridge netfilter takes the attribute and ignores it.
 func (c *conn) setNFCall(index int) error {
 	req, _ := linkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK, index, "")
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
@@ -46,6 +60,12 @@ func (c *conn) setNFCall(index int) error {
 	data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
 	data.AddRtAttr(nl.IFLA_BR_NF_CALL_IPTABLES, nl.Uint8Attr(1))
 	req.AddData(info)
-	_, err := c.execute(req, 0)
+	if _, err := c.execute(req, 0); err != nil {
+		return err
+	}
+	d, err := c.deviceAt(index)
+	if err == nil && !d.bridge.nfCall {
+		err = fmt.Errorf("the kernel did not keep it: %w", ErrNoBridgeNetfilter)
+	}
 	return err
 }

@@ -10,10 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxForwardingWait bounds WaitForwarding: without spanning tree a port forwards within
-// milliseconds of carrier on an idle node, or something else is wrong. A busy node, with
-// hundreds of ADDs at once, takes longer to do that work.
-const maxForwardingWait = 2 * time.Second
+// maxForwardingWait bounds WaitForwarding: without spanning tree a port forwards
+// within milliseconds of carrier, or something else is wrong.
+const maxForwardingWait = 200 * time.Millisecond
 
 // States of a bridge port (linux/if_bridge.h).
 const (
@@ -114,7 +113,7 @@ func DeletePort(ctx context.Context, name string) error {
 // WaitForwarding waits until the bridge forwards what comes from the port: what is
 // sent before, an announcement say, is lost. Carrier reaches the bridge by
 // asynchronous work of the kernel, some milliseconds after both ends are up. It waits
-// for limit, at most 2 s; false means not yet, which is no error: spanning tree
+// for limit, at most 200 ms; false means not yet, which is no error: spanning tree
 // takes its time (then it returns at once), or the container's end is down.
 func WaitForwarding(ctx context.Context, name string, limit time.Duration) (bool, error) {
 	if err := checkPortName(name); err != nil {
