@@ -16,8 +16,8 @@ import (
 var ErrSameNetNS = errors.New("container and node share one network namespace")
 
 // forwardingWait is how long ADD waits for a port to forward before it announces the
-// address and returns. A port that stays slower only loses what is sent until then.
-const forwardingWait = 2 * time.Second
+// address (moby's figure). A port that stays slower only loses the announcement.
+const forwardingWait = 200 * time.Millisecond
 
 // announcements is how often a gratuitous ARP is sent.
 const announcements = 1
@@ -170,14 +170,6 @@ func (v *adding) makeBridge(ctx context.Context) error {
 		}
 	}
 	v.made.Bridge = info
-	if err != nil {
-		return err
-	}
-	// Without it no workload's chain ever sees what a neighbour sends: fail closed.
-	set, global, err := link.NFCallIPTables(ctx, spec.Name)
-	if err == nil && !set && !global {
-		err = fmt.Errorf("bridge %s has lost its flag nf_call_iptables again: find out what resets it", spec.Name)
-	}
 	return err
 }
 
@@ -254,15 +246,14 @@ func (v *adding) address(ctx context.Context) (err error) {
 	return err
 }
 
-// announce tells the segment whose the address is now, once the bridge forwards what comes
-// from the port: the first thing that the container sends must not be lost either, which for
-// a DHCP client costs a second or more. Such a client announces itself.
+// announce tells the segment whose the address is now. A client that is left to DHCP
+// announces itself.
 func (v *adding) announce(ctx context.Context) error {
-	if _, err := link.WaitForwarding(ctx, v.port, forwardingWait); err != nil {
-		return err
-	}
 	if v.network.Bridge.Addressing != ipam.AddressingStatic {
 		return nil
+	}
+	if _, err := link.WaitForwarding(ctx, v.port, forwardingWait); err != nil {
+		return err
 	}
 	h := v.req.Holder
 	return link.Announce(ctx, h.NetNS, h.IfName, v.made.Row.MAC, v.made.Row.Addr, announcements)
@@ -275,7 +266,7 @@ func BridgeSpec(network ipam.Network) link.BridgeSpec {
 		Name:           b.Name,
 		MAC:            ipam.DeriveMAC(network.Pool.MACPrefix, network.Pool.Gateway),
 		MTU:            b.MTU,
-		NFCallIPTables: true,
+		NFCallIPTables: network.Filtered(),
 	}
 	if b.IsGateway {
 		spec.Gateway = netip.PrefixFrom(network.Pool.Gateway, network.Pool.Subnet.Bits())

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
@@ -23,9 +24,11 @@ import (
 // Node is the machine the verbs work on: the network namespace they are called in,
 // its run directory and its packet filter.
 type Node struct {
-	Run    rundir.Dir
-	Data   *ipam.Dir
-	Filter *filter.Table
+	Run  rundir.Dir
+	Data *ipam.Dir
+	// Filter finds the packet filter's programs when they are first needed: networks
+	// without chains do without, and so does what only looks.
+	Filter func() (*filter.Table, error)
 	BootID string
 	Log    *slog.Logger
 }
@@ -38,10 +41,7 @@ func NewNode(run rundir.Dir, dataDir string, log *slog.Logger) (*Node, error) {
 	}
 	// Without a lock of its own: chains and guard change together, under one that this
 	// package holds.
-	table, err := filter.New(filter.Options{})
-	if err != nil {
-		return nil, err
-	}
+	table := sync.OnceValues(func() (*filter.Table, error) { return filter.New(filter.Options{}) })
 	return &Node{Run: run, Data: ipam.OpenDir(dataDir), Filter: table, BootID: boot, Log: log}, nil
 }
 

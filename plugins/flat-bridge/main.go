@@ -29,7 +29,7 @@ func main() {
 		Del:    p.del,
 		Check:  later("CHECK"),
 		GC:     later("GC"),
-		Status: later("STATUS"),
+		Status: p.status,
 	}, cniversion.PluginSupports(conf.Versions()...), "flat-bridge "+version+
 		": attaches containers to a flat bridged network (https://www.cni.dev, type flat-bridge)")
 }

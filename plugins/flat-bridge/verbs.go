@@ -97,11 +97,14 @@ func cniError(doing string, err error) error {
 		code = types.ErrTryAgainLater
 	case errors.Is(err, attach.ErrSameNetNS):
 		code = types.ErrInvalidNetNS
+	case errors.Is(err, link.ErrNotABridge):
+		code = types.ErrInvalidNetworkConfig
 	case errors.Is(err, link.ErrIfNameTaken):
 		code = types.ErrInvalidEnvironmentVariables
 	case errors.Is(err, link.ErrMACLocal):
 		code = conf.ErrRequestRefused
-	case errors.Is(err, link.ErrNoBridgeNetfilter), errors.Is(err, filter.ErrNoProgram), errors.Is(err, guard.ErrUnsupported):
+	case errors.Is(err, link.ErrNoBridgeNetfilter), errors.Is(err, filter.ErrNoProgram), errors.Is(err, guard.ErrUnsupported),
+		errors.Is(err, link.ErrNoLinkKind):
 		code = errFeature
 	default:
 		return conf.CNIError(doing, err)
