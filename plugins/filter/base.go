@@ -7,8 +7,8 @@ import (
 	"github.com/flatdhcp/flatdhcp/ipam"
 )
 
-// Base plans the chains that all networks share; networks without a bridge of
-// ours have no part in them. FLAT-FORWARD first dispatches for all networks and
+// Base plans the chains that all networks share; networks that need nothing of
+// iptables have no part in them. FLAT-FORWARD first dispatches for all networks and
 // only then accepts for any: a packet from one network to another's workload must
 // meet that workload's chain.
 func Base(networks []ipam.Network) []Chain {
@@ -29,17 +29,26 @@ func Base(networks []ipam.Network) []Chain {
 	input := Chain{Name: chainInput}
 	forward := Chain{Name: chainForward}
 	output := Chain{Name: chainOutput}
-	bridged := withBridge(networks)
-	for _, n := range bridged {
+	postrouting := Chain{Name: chainPostrouting}
+	all := linesOfAll(networks)
+	for _, n := range all {
 		provider.Rules = append(provider.Rules, n.deny...)
 		input.Rules = append(input.Rules, n.input...)
-		forward.Rules = append(forward.Rules, n.dispatch)
-		output.Rules = append(output.Rules, n.dispatch)
+		forward.Rules = append(forward.Rules, n.dispatch...)
+		output.Rules = append(output.Rules, n.dispatch...)
+		postrouting.Rules = append(postrouting.Rules, n.nat...)
 	}
-	for _, n := range bridged {
+	for _, n := range all {
 		forward.Rules = append(forward.Rules, n.accept...)
 	}
-	return []Chain{drop, reject, provider, {Name: chainProviderUser, Operator: true}, input, forward, output}
+	return []Chain{drop, reject, provider, {Name: chainProviderUser, Operator: true}, input, forward, output, postrouting}
+}
+
+// hasLines says whether n needs anything of iptables on this node. An unfiltered
+// network that this node neither is the gateway of nor translates for is a bridge and
+// no more: it must work where there is no iptables.
+func hasLines(n ipam.Network) bool {
+	return n.Filtered() || n.Bridge != nil && (n.Bridge.IsGateway || n.Bridge.IPMasq)
 }
 
 // baseLines are one network's rules in the shared chains.
@@ -47,14 +56,15 @@ type baseLines struct {
 	name     string
 	deny     []Rule
 	input    []Rule
-	dispatch Rule
+	dispatch []Rule
 	accept   []Rule
+	nat      []Rule
 }
 
-func withBridge(networks []ipam.Network) []baseLines {
+func linesOfAll(networks []ipam.Network) []baseLines {
 	var all []baseLines
 	for _, n := range networks {
-		if n.Bridge != nil {
+		if hasLines(n) {
 			all = append(all, linesOf(n))
 		}
 	}
@@ -63,19 +73,44 @@ func withBridge(networks []ipam.Network) []baseLines {
 }
 
 func linesOf(n ipam.Network) baseLines {
+	why := func(text string) string { return "network " + n.Name + ": " + text }
 	to := "-d " + n.Pool.Subnet.String()
 	from, out := "-i "+n.Bridge.Name, "-o "+n.Bridge.Name
 	l := baseLines{
-		name:     n.Name,
-		dispatch: Rule{Match: to, Target: treeName(n.Pool.Subnet), Why: "network " + n.Name + ": find the workload's chain"},
+		name: n.Name,
 		accept: []Rule{
-			{Match: from, Target: "ACCEPT", Why: "network " + n.Name + ": out of the bridge, whatever FORWARD's policy"},
-			{Match: out, Target: "ACCEPT", Why: "network " + n.Name + ": into the bridge, to what has no chain on this node"},
+			{Match: from, Target: "ACCEPT", Why: why("out of the bridge, whatever FORWARD's policy")},
+			{Match: out, Target: "ACCEPT", Why: why("into the bridge, to what has no chain on this node")},
 		},
+		nat: natRules(n),
 	}
 	if n.Bridge.IsGateway {
-		l.input = []Rule{{Match: from + " -p udp -m udp --dport 67", Target: "ACCEPT", Why: "network " + n.Name + ": DHCP, served here"}}
+		l.input = []Rule{{Match: from + " -p udp -m udp --dport 67", Target: "ACCEPT", Why: why("DHCP, served here")}}
 	}
+	if n.Filtered() {
+		l.dispatch = []Rule{{Match: to, Target: treeName(n.Pool.Subnet), Why: why("find the workload's chain")}}
+		l.deny = denyRules(n)
+	}
+
+	parts := [][]Rule{l.dispatch, l.accept, l.input, l.deny, l.nat}
+	content := []string{n.Name}
+	for _, part := range parts {
+		content = append(content, "")
+		for _, r := range part {
+			content = append(content, r.spec())
+		}
+	}
+	comment := networkComment(markedName(n.Name), contentHash(content...))
+	for _, part := range parts {
+		for i := range part {
+			part[i].Comment = comment
+		}
+	}
+	return l
+}
+
+func denyRules(n ipam.Network) (rules []Rule) {
+	to := "-d " + n.Pool.Subnet.String()
 	for _, rule := range n.Bridge.Deny {
 		for _, match := range matches(rule) {
 			// iptables-save prints the source before the destination.
@@ -83,23 +118,8 @@ func linesOf(n ipam.Network) baseLines {
 			if words := strings.SplitN(match, " ", 3); words[0] == "-s" {
 				source, rest = words[0]+" "+words[1]+" ", strings.Join(words[2:], " ")
 			}
-			l.deny = append(l.deny, Rule{Match: strings.TrimSpace(source + to + " " + rest), Target: "DROP", Why: "network " + n.Name + ": deny"})
+			rules = append(rules, Rule{Match: strings.TrimSpace(source + to + " " + rest), Target: "DROP", Why: "network " + n.Name + ": deny"})
 		}
 	}
-
-	content := []string{n.Name, l.dispatch.spec()}
-	for _, part := range [][]Rule{l.accept, l.input, l.deny} {
-		content = append(content, "")
-		for _, r := range part {
-			content = append(content, r.spec())
-		}
-	}
-	comment := networkComment(markedName(n.Name), contentHash(content...))
-	l.dispatch.Comment = comment
-	for _, part := range [][]Rule{l.accept, l.input, l.deny} {
-		for i := range part {
-			part[i].Comment = comment
-		}
-	}
-	return l
+	return rules
 }

@@ -6,37 +6,58 @@ import (
 	"strings"
 )
 
-// batch is one iptables-restore transaction over our chains and our jumps. All
-// chains that it writes or removes are declared first: that makes missing ones,
-// empties the others, and so releases every reference between them, in whatever
-// order they are deleted at the end.
+// batch is one run of iptables-restore over our chains and our jumps, with a
+// transaction for each table that it changes.
 type batch struct {
-	declared []string
-	created  []string
-	rules    []string
-	jumps    []string
-	deleted  []string
-	seen     map[string]bool // of declared
-	changes  []string        // what it does, a line a chain, for people
+	sections map[string]*section // by table
+	seen     map[string]bool     // chains declared
+	changes  []string            // what it does, a line a chain, for people
 }
 
-func newBatch() *batch { return &batch{seen: map[string]bool{}} }
+// section is what a batch does to one table. All chains that it writes or removes are
+// declared first: that makes missing ones, empties the others, and so releases every
+// reference between them, in whatever order they are deleted at the end.
+type section struct {
+	declared, created, rules, jumps, deleted []string
+}
+
+func (s *section) empty() bool {
+	return len(s.declared)+len(s.created)+len(s.rules)+len(s.jumps)+len(s.deleted) == 0
+}
+
+func newBatch() *batch {
+	b := &batch{sections: map[string]*section{}, seen: map[string]bool{}}
+	for _, table := range tables {
+		b.sections[table] = &section{}
+	}
+	return b
+}
 
 func (b *batch) empty() bool {
-	return len(b.declared)+len(b.created)+len(b.rules)+len(b.jumps)+len(b.deleted) == 0
+	for _, s := range b.sections {
+		if !s.empty() {
+			return false
+		}
+	}
+	return true
 }
+
+// of is the part of the batch that chain belongs to.
+func (b *batch) of(chain string) *section { return b.sections[tableOf(chain)] }
 
 func (b *batch) declare(chain string) {
 	if !b.seen[chain] {
 		b.seen[chain] = true
-		b.declared = append(b.declared, chain)
+		s := b.of(chain)
+		s.declared = append(s.declared, chain)
 	}
 }
 
 // create makes a chain that must not exist yet: if it does by then, the
 // transaction fails, where declaring it would empty it.
 func (b *batch) create(chain string, specs []string) {
-	b.created = append(b.created, chain)
+	s := b.of(chain)
+	s.created = append(s.created, chain)
 	b.add(chain, specs)
 }
 
@@ -47,21 +68,24 @@ func (b *batch) write(chain string, specs []string) {
 }
 
 func (b *batch) add(chain string, specs []string) {
+	s := b.of(chain)
 	for _, spec := range specs {
-		b.rules = append(b.rules, "-A "+chain+" "+spec)
+		s.rules = append(s.rules, "-A "+chain+" "+spec)
 	}
 	b.changes = append(b.changes, chain+": written")
 }
 
 // putIn makes spec the rule number position (from 1) of a chain that exists.
 func (b *batch) putIn(chain string, position int, spec string) {
-	b.rules = append(b.rules, fmt.Sprintf("-I %s %d %s", chain, position, spec))
+	s := b.of(chain)
+	s.rules = append(s.rules, fmt.Sprintf("-I %s %d %s", chain, position, spec))
 	b.changes = append(b.changes, chain+": rule added")
 }
 
 // takeOut deletes one rule of a chain that exists.
 func (b *batch) takeOut(chain, spec string) {
-	b.rules = append(b.rules, "-D "+chain+" "+spec)
+	s := b.of(chain)
+	s.rules = append(s.rules, "-D "+chain+" "+spec)
 	b.changes = append(b.changes, chain+": rule removed")
 }
 
@@ -69,47 +93,62 @@ func (b *batch) takeOut(chain, spec string) {
 // chains may jump to it.
 func (b *batch) remove(chain string) {
 	b.declare(chain)
-	b.deleted = append(b.deleted, chain)
+	b.delete(chain)
 	b.changes = append(b.changes, chain+": removed")
 }
 
 // removeEmpty deletes chain; if it has rules by then, the transaction fails.
 func (b *batch) removeEmpty(chain string) {
-	b.deleted = append(b.deleted, chain)
+	b.delete(chain)
 	b.changes = append(b.changes, chain+": removed")
+}
+
+func (b *batch) delete(chain string) {
+	s := b.of(chain)
+	s.deleted = append(s.deleted, chain)
 }
 
 // jumpFirst makes the jump to target the first rule of a built-in chain, and the
 // only such; present says how many are there now.
 func (b *batch) jumpFirst(builtin, target string, present int) {
 	b.unjump(builtin, target, present)
-	b.jumps = append(b.jumps, "-I "+builtin+" 1 -j "+target)
+	s := b.of(builtin)
+	s.jumps = append(s.jumps, "-I "+builtin+" 1 -j "+target)
 	b.changes = append(b.changes, builtin+": jump to "+target+" put first")
 }
 
 func (b *batch) unjump(builtin, target string, present int) {
-	b.jumps = append(b.jumps, slices.Repeat([]string{"-D " + builtin + " -j " + target}, present)...)
+	s := b.of(builtin)
+	s.jumps = append(s.jumps, slices.Repeat([]string{"-D " + builtin + " -j " + target}, present)...)
 }
 
 // String is the input of iptables-restore --noflush. Built-in chains are not
 // declared in it: that would set their policy.
 func (b *batch) String() string {
-	var s strings.Builder
-	s.WriteString("*filter\n")
-	for _, chain := range b.declared {
-		fmt.Fprintf(&s, ":%s - [0:0]\n", chain)
-	}
-	for _, chain := range b.created {
-		s.WriteString("-N " + chain + "\n")
-	}
-	for _, lines := range [][]string{b.rules, b.jumps} {
-		for _, line := range lines {
-			s.WriteString(line + "\n")
+	var text strings.Builder
+	for _, table := range tables {
+		if s := b.sections[table]; !s.empty() {
+			text.WriteString("*" + table + "\n" + s.String() + "COMMIT\n")
 		}
 	}
-	for _, chain := range b.deleted {
-		s.WriteString("-X " + chain + "\n")
+	return text.String()
+}
+
+func (s *section) String() string {
+	var text strings.Builder
+	for _, chain := range s.declared {
+		fmt.Fprintf(&text, ":%s - [0:0]\n", chain)
 	}
-	s.WriteString("COMMIT\n")
-	return s.String()
+	for _, chain := range s.created {
+		text.WriteString("-N " + chain + "\n")
+	}
+	for _, lines := range [][]string{s.rules, s.jumps} {
+		for _, line := range lines {
+			text.WriteString(line + "\n")
+		}
+	}
+	for _, chain := range s.deleted {
+		text.WriteString("-X " + chain + "\n")
+	}
+	return text.String()
 }

@@ -13,18 +13,42 @@ const (
 	chainProviderUser = "FLAT-PROVIDER-USER"
 	chainDrop         = "FLAT-DROP"
 	chainReject       = "FLAT-REJECT"
+	chainPostrouting  = "FLAT-POSTROUTING" // of table nat
 
 	ourPrefix      = "FLAT-"
 	workloadPrefix = "FLAT-WL-"
 	treePrefix     = "FLAT-T-"
 )
 
-// builtins are table filter's own chains, each with the chain of ours that it
-// jumps to before anything else.
-var builtins = [...]struct{ chain, jump string }{
-	{"INPUT", chainInput},
-	{"FORWARD", chainForward},
-	{"OUTPUT", chainOutput},
+// The tables that chains of ours are in.
+const (
+	natTable    = "nat"
+	filterTable = "filter"
+)
+
+// tables are in the order in which a change is carried out: iptables-restore commits
+// one after the other. If nat is refused, filter is not touched; if filter is refused
+// after nat, all that is in is the translation of a network, not a workload's.
+var tables = [...]string{natTable, filterTable}
+
+// builtins are chains of the tables' own, each with the chain of ours that it jumps
+// to before anything else. No two tables have one of the same name here, nor chains of
+// ours: so a name alone tells a chain.
+var builtins = [...]struct{ table, chain, jump string }{
+	{filterTable, "INPUT", chainInput},
+	{filterTable, "FORWARD", chainForward},
+	{filterTable, "OUTPUT", chainOutput},
+	{natTable, "POSTROUTING", chainPostrouting},
+}
+
+// tableOf is the table that a chain of ours, or one of builtins, is in.
+func tableOf(chain string) string {
+	for _, b := range builtins {
+		if b.table == natTable && (chain == b.chain || chain == b.jump) {
+			return natTable
+		}
+	}
+	return filterTable
 }
 
 // Rule is one rule of a chain, in iptables' own words.
@@ -54,7 +78,7 @@ func (r Rule) spec() string {
 	return strings.Join(append(parts, "-j "+r.Target), " ")
 }
 
-// Chain is one chain of table filter as it should be, its rules in order.
+// Chain is one chain as it should be, its rules in order.
 type Chain struct {
 	Name  string
 	Rules []Rule
@@ -92,15 +116,15 @@ func (c Chain) Annotated() string {
 	return b.String()
 }
 
-// Plan is what table filter should hold of ours: chains, in the order of Base,
+// Plan is what the tables should hold of ours: chains, in the order of Base,
 // then for each network its tree and its workloads' chains, both by address. The
 // jumps of the built-in chains (each first in its own) belong to every plan.
 type Plan struct {
 	Chains []Chain
 }
 
-// String returns the plan as one iptables-restore transaction, which on a table
-// without anything of ours makes it so.
+// String returns the plan as the input of iptables-restore, which on tables without
+// anything of ours makes it so.
 func (p Plan) String() string {
 	b := newBatch()
 	for _, c := range p.Chains {

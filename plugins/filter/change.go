@@ -33,10 +33,12 @@ func pathNames(n ipam.Network, r ipam.Reservation) []string {
 	return names
 }
 
-// planAttach puts the chains of rows and the way to each in. A chain is always
-// written: a hash would not notice a rule that was replaced by hand.
+// planAttach puts the chains of rows and the way to each in; of unfiltered networks
+// no more than the shared chains. A chain is always written: a hash would not notice a
+// rule that was replaced by hand.
 func planAttach(s *seen, networks []ipam.Network, rows []Attached) (*batch, error) {
 	b := newBatch()
+	rows = slices.DeleteFunc(slices.Clone(rows), func(a Attached) bool { return !a.Network.Filtered() })
 	if suffices(s, networks, rows) {
 		for _, a := range rows {
 			if err := attachPath(b, s, a.Network.Pool.Subnet, dispatchTo(a.Network, a.Row)); err != nil {
@@ -183,10 +185,15 @@ func takeOutIf(b *batch, node string, rules []seenRule, goes func(seenRule) bool
 	return kept
 }
 
-// planApply makes one network's rules what its rows say.
+// planApply makes one network's rules what its rows say: none, if it is unfiltered.
 func planApply(s *seen, networks []ipam.Network, n ipam.Network, rows []ipam.Reservation) (*batch, error) {
 	if s.depth == some {
 		return nil, errReadMore
+	}
+	b := newBatch()
+	if unneeded(s, networks) {
+		dismantle(b, s)
+		return b, nil
 	}
 	ways, err := collect(s)
 	if err != nil {
@@ -203,7 +210,6 @@ func planApply(s *seen, networks []ipam.Network, n ipam.Network, rows []ipam.Res
 		own := dispatchTo(n, r)
 		ways[own.Addr], wanted[own.Chain] = own.Chain, true
 	}
-	b := newBatch()
 	if err := rebuild(b, s, networks, ways); err != nil {
 		return nil, err
 	}
@@ -230,7 +236,7 @@ func planRemove(s *seen, others []ipam.Network, n ipam.Network) (*batch, error) 
 	n.Bridge = nil // known, so that its lines are not kept for it, but without any
 	known := append(slices.Clone(others), n)
 	b := newBatch()
-	if len(withBridge(known)) == 0 && len(foreignLines(s, known)) == 0 {
+	if unneeded(s, known) {
 		dismantle(b, s)
 		return b, nil
 	}
@@ -247,12 +253,20 @@ func planRemove(s *seen, others []ipam.Network, n ipam.Network) (*batch, error) 
 	return b, nil
 }
 
-// chainsOf returns the workload chains of n: those that say so themselves, and
-// those to which an address of its subnet leads.
+// chainsOf returns the workload chains of n: those that say so themselves, those to
+// which an address of its subnet leads, and what somebody's flush has left: empty
+// chains to which nothing leads, which may be anybody's and are of no use to him.
 func chainsOf(s *seen, n ipam.Network, ways map[netip.Addr]string) []string {
-	chains := map[string]bool{}
-	for chain := range s.chains {
-		if m, ok := s.marker(chain); ok && strings.HasPrefix(chain, workloadPrefix) && m.network == markedName(n.Name) {
+	chains, reached := map[string]bool{}, map[string]bool{}
+	for _, chain := range ways {
+		reached[chain] = true
+	}
+	for chain, rules := range s.chains {
+		if !strings.HasPrefix(chain, workloadPrefix) {
+			continue
+		}
+		m, ok := s.marker(chain)
+		if ok && m.network == markedName(n.Name) || len(rules) == 0 && !reached[chain] {
 			chains[chain] = true
 		}
 	}

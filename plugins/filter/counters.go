@@ -28,7 +28,7 @@ func (t *Table) Counters(ctx context.Context, chain string) ([]RuleCounter, erro
 	if err != nil {
 		return nil, fmt.Errorf("preparing to list chain %s: %w", chain, err)
 	}
-	lines, err := ipt.ListWithCounters(nftTable, chain)
+	lines, err := ipt.ListWithCounters(tableOf(chain), chain)
 	if err != nil {
 		return nil, fmt.Errorf("listing chain %s: %w", chain, err)
 	}

@@ -21,6 +21,13 @@ func TestAttachAfterOthersFlushed(t *testing.T) {
 		"a node":             {"-F FLAT-T-0a000000-24"},
 		"a rule of dispatch": {"-D FLAT-FORWARD 1"},
 		"foreign in a node":  {"-I FLAT-T-0a000000-28 1 -s 192.0.2.1 -j ACCEPT", "-A FLAT-T-0a000000-24 -d 10.0.0.0/28 -j ACCEPT"},
+		"nat":                {"-t nat -F", "-t nat -X"},
+		"nat, rules only":    {"-t nat -F"},
+		"nat, our chain":     {"-t nat -F FLAT-POSTROUTING"},
+		"nat, a rule":        {"-t nat -D FLAT-POSTROUTING 2"},
+		"nat, the jump":      {"-t nat -D POSTROUTING 1"},
+		"nat, out of place":  {"-t nat -I POSTROUTING 1 -s 203.0.113.1 -j MASQUERADE"},
+		"foreign in nat":     {"-t nat -I FLAT-POSTROUTING 1 -s 192.0.2.1 -j ACCEPT"},
 		"foreign in forward": {"-I FLAT-FORWARD 1 -j ACCEPT"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -86,8 +93,8 @@ func TestFlushUnderAttachAndDetach(t *testing.T) {
 			Exec: func(ctx context.Context, path string, args []string, stdin []byte) ([]byte, error) {
 				if strings.HasSuffix(path, "-restore") && !flushed {
 					flushed = true
-					for _, arg := range []string{"-F", "-X"} {
-						if _, err := k.exec(ctx, k.iptables(), []string{arg}, nil); err != nil {
+					for _, args := range [][]string{{"-F"}, {"-X"}, {"-t", "nat", "-F"}, {"-t", "nat", "-X"}} {
+						if _, err := k.exec(ctx, k.iptables(), args, nil); err != nil {
 							return nil, err
 						}
 					}

@@ -10,11 +10,14 @@ import (
 	"testing"
 )
 
-// fakeKernel is table filter with the kernel's manners: a transaction that jumps to
-// nowhere, deletes what is not there or removes what is in use fails as a whole.
+// fakeKernel is the tables with the kernel's manners: a transaction that jumps to
+// nowhere, deletes what is not there or removes what is in use fails as a whole, but
+// what was committed before it stays.
 type fakeKernel map[string][]string
 
-func newFakeKernel() fakeKernel { return fakeKernel{"INPUT": nil, "FORWARD": nil, "OUTPUT": nil} }
+func newFakeKernel() fakeKernel {
+	return fakeKernel{"INPUT": nil, "FORWARD": nil, "OUTPUT": nil, "POSTROUTING": nil}
+}
 
 func (f fakeKernel) clone() fakeKernel {
 	c := maps.Clone(f)
@@ -26,35 +29,56 @@ func (f fakeKernel) clone() fakeKernel {
 
 func (f fakeKernel) save() string {
 	var b strings.Builder
-	b.WriteString("*filter\n")
-	for _, name := range sortedKeys(f) {
-		b.WriteString(":" + name + " - [0:0]\n")
-	}
-	for _, name := range sortedKeys(f) {
-		for _, spec := range f[name] {
-			b.WriteString("-A " + name + " " + spec + "\n")
+	for _, table := range []string{filterTable, natTable} {
+		b.WriteString("*" + table + "\n")
+		names := slices.DeleteFunc(sortedKeys(f), func(name string) bool { return tableOf(name) != table })
+		for _, name := range names {
+			b.WriteString(":" + name + " - [0:0]\n")
 		}
+		for _, name := range names {
+			for _, spec := range f[name] {
+				b.WriteString("-A " + name + " " + spec + "\n")
+			}
+		}
+		b.WriteString("COMMIT\n")
 	}
-	return b.String() + "COMMIT\n"
+	return b.String()
 }
 
 // restore is iptables-restore --noflush.
 func (f fakeKernel) restore(input string) error {
-	next := f.clone()
+	next, table := f.clone(), ""
 	for line := range strings.Lines(input) {
-		if err := next.do(strings.TrimSpace(line)); err != nil {
-			return fmt.Errorf("%s: %w", strings.TrimSpace(line), err)
+		line = strings.TrimSpace(line)
+		if name, ok := strings.CutPrefix(line, "*"); ok {
+			table = name
+			continue
+		}
+		if line == "COMMIT" {
+			if err := next.whole(); err != nil {
+				return err
+			}
+			clear(f)
+			maps.Copy(f, next.clone())
+			continue
+		}
+		if err := next.do(table, line); err != nil {
+			return fmt.Errorf("%s: %w", line, err)
 		}
 	}
-	for name, rules := range next {
+	return nil
+}
+
+// whole says whether every jump leads to a chain of its own table.
+func (f fakeKernel) whole() error {
+	for name, rules := range f {
 		for _, spec := range rules {
-			if to := target(spec); next[to] == nil && !next.has(to) && strings.HasPrefix(to, ourPrefix) {
+			to := target(spec)
+			if strings.HasPrefix(to, ourPrefix) && (!f.has(to) || tableOf(to) != tableOf(name)) {
 				return fmt.Errorf("%s jumps to %s, which does not exist", name, to)
 			}
 		}
 	}
-	clear(f)
-	maps.Copy(f, next)
 	return nil
 }
 
@@ -69,16 +93,20 @@ func target(spec string) string {
 	return words[i+1]
 }
 
-func (f fakeKernel) do(line string) error {
+func (f fakeKernel) do(table, line string) error {
 	words := strings.SplitN(line, " ", 3)
-	if line == "*filter" || line == "COMMIT" {
-		return nil
-	}
-	if name, ok := strings.CutPrefix(words[0], ":"); ok {
-		f[name] = nil
-		return nil
-	}
+	name, declares := strings.CutPrefix(words[0], ":")
 	chain := words[1]
+	if declares {
+		chain = name
+	}
+	if tableOf(chain) != table {
+		return fmt.Errorf("%s is not of table %s", chain, table)
+	}
+	if declares {
+		f[chain] = nil
+		return nil
+	}
 	if words[0] == "-N" {
 		if f.has(chain) {
 			return fmt.Errorf("it exists")

@@ -51,6 +51,10 @@ func network(name, subnet, bridge string, edits ...func(*ipam.Network)) ipam.Net
 	return n
 }
 
+func ipMasq(n *ipam.Network) { n.Bridge.IPMasq = true }
+
+func unfiltered(n *ipam.Network) { n.Bridge.Filter = ipam.FilterNone }
+
 func closed(n *ipam.Network) { n.Bridge.AllowSameNetTraffic = false }
 
 func ingress(rules ...ipam.Rule) func(*ipam.Network) {

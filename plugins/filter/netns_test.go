@@ -156,14 +156,20 @@ func (k kernel) ipt(args string) {
 	})
 }
 
-// save returns iptables-save's filter table without counters, dates and policies'
-// numbers; "" if the table has never been used.
+// save returns iptables-save's tables nat and filter without counters, dates and
+// policies' numbers; "" if they have never been used.
 func (k kernel) save() string {
 	k.t.Helper()
 	var out []byte
-	k.must(func(ctx context.Context) (err error) {
-		out, err = k.exec(ctx, k.iptables()+"-save", []string{"-t", "filter"}, nil)
-		return err
+	k.must(func(ctx context.Context) error {
+		for _, table := range tables {
+			saved, err := k.exec(ctx, k.iptables()+"-save", []string{"-t", table}, nil)
+			if err != nil {
+				return err
+			}
+			out = append(out, saved...)
+		}
+		return nil
 	})
 	var kept []string
 	for line := range strings.Lines(string(out)) {

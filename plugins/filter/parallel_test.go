@@ -255,7 +255,11 @@ func (k kernel) killHelper(n ipam.Network, victims []ipam.Reservation, after tim
 // reachable follows the kernel's dispatch to r's chain.
 func (k kernel) reachable(n ipam.Network, r ipam.Reservation) error {
 	own, _ := ours(k.save())
-	s, err := parseSave([]byte(own))
+	var s *seen
+	err := k.try(func(ctx context.Context) (err error) {
+		s, err = k.table().read(ctx, text, nil)
+		return err
+	})
 	if err != nil {
 		return err
 	}

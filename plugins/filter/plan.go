@@ -28,7 +28,7 @@ func PlanAll(held []Held) Plan {
 	}
 	p := Plan{Chains: Base(networks)}
 	for _, h := range held {
-		if h.Network.Bridge == nil {
+		if !h.Network.Filtered() {
 			continue
 		}
 		rows := ruled(h.Rows)

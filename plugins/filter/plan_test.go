@@ -44,6 +44,12 @@ func TestPlansAsText(t *testing.T) {
 			{network("narrow", "192.0.2.8/30", "br2", closed), rowsOf("192.0.2.10")},
 			{ipam.Network{Name: "bridgeless", Pool: ipam.Pool{Subnet: netip.MustParsePrefix("172.16.0.0/16")}}, rowsOf("172.16.0.2")},
 		}},
+		{"masquerade.txt", []Held{{network("flat", "10.0.0.0/24", "br100", ipMasq), rowsOf("10.0.0.2")}}},
+		{"unfiltered.txt", []Held{
+			{network("bridge", "10.0.0.0/24", "br100", unfiltered, func(n *ipam.Network) { n.Bridge.IsGateway = false }), rowsOf("10.0.0.2")},
+			{network("gateway", "10.1.0.0/24", "br101", unfiltered, ipMasq, deny(ipam.Rule{Protocol: "sctp"})), rowsOf("10.1.0.2")},
+			{network("remote", "10.2.0.0/24", "br102", unfiltered, ipMasq, func(n *ipam.Network) { n.Bridge.IsGateway = false }), rowsOf("10.2.0.2")},
+		}},
 		{"empty.txt", []Held{{network("flat", "10.0.0.0/24", "br100"), nil}}},
 	}
 	for _, c := range cases {

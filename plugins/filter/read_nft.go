@@ -13,16 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nftTable is the table that iptables-nft keeps iptables' filter table in.
-const nftTable = "filter"
-
 // maxReads bounds how often a reading that others' changes overtook is repeated.
 const maxReads = 10
 
 // nftConn asks the kernel for chains and rules, which costs a twentieth of running
-// iptables-save. google/nftables' own GetRules is not used: it passes over
-// expressions it does not know, so that a rule with a foreign condition would look
-// like a bare jump, and its errors hide the error number.
+// iptables-save. (iptables-nft names tables and chains as iptables does.) google/nftables'
+// own GetRules is not used: it passes over expressions it does not know, so that a rule
+// with a foreign condition would look like a bare jump, and its errors hide the error
+// number.
 type nftConn struct{ c *netlink.Conn }
 
 // readNFT reads chains (nil = all of ours, and the built-in ones) as of one
@@ -62,7 +60,7 @@ func (n *nftConn) read(ctx context.Context, chains []string) (*seen, error) {
 			return nil, err
 		}
 	}
-	return nil, fmt.Errorf("table %s changed during each of %d readings", nftTable, maxReads)
+	return nil, fmt.Errorf("the ruleset changed during each of %d readings", maxReads)
 }
 
 func (n *nftConn) readOnce(chains []string) (*seen, error) {
@@ -117,7 +115,7 @@ func (n *nftConn) generation() (uint32, error) {
 // exists must be asked before the rules: a dump of a missing chain is empty, too.
 func (n *nftConn) exists(chain string) (bool, error) {
 	_, err := n.ask(unix.NFT_MSG_GETCHAIN, unix.AF_INET, 0, []netlink.Attribute{
-		stringAttr(unix.NFTA_CHAIN_TABLE, nftTable), stringAttr(unix.NFTA_CHAIN_NAME, chain),
+		stringAttr(unix.NFTA_CHAIN_TABLE, tableOf(chain)), stringAttr(unix.NFTA_CHAIN_NAME, chain),
 	})
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
@@ -151,7 +149,7 @@ func (n *nftConn) chains() ([]string, error) {
 		if err := attrs.Err(); err != nil {
 			return nil, fmt.Errorf("reading the list of chains: %w", err)
 		}
-		if table == nftTable && wanted(name) {
+		if wanted(table, name) {
 			chains = append(chains, name)
 		}
 	}
@@ -160,7 +158,7 @@ func (n *nftConn) chains() ([]string, error) {
 
 func (n *nftConn) rules(chain string) ([]seenRule, error) {
 	replies, err := n.ask(unix.NFT_MSG_GETRULE, unix.AF_INET, netlink.Dump, []netlink.Attribute{
-		stringAttr(unix.NFTA_RULE_TABLE, nftTable), stringAttr(unix.NFTA_RULE_CHAIN, chain),
+		stringAttr(unix.NFTA_RULE_TABLE, tableOf(chain)), stringAttr(unix.NFTA_RULE_CHAIN, chain),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing the rules of chain %s: %w", chain, err)

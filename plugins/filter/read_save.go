@@ -8,24 +8,27 @@ import (
 	"strings"
 )
 
-// parseSave reads what iptables-save printed of table filter. It keeps our chains
-// and the built-in ones.
+// parseSave reads what iptables-save printed. It keeps our chains and the built-in
+// ones that jump to them.
 func parseSave(out []byte) (*seen, error) {
 	s := &seen{depth: text, chains: map[string][]seenRule{}}
 	lines := bufio.NewScanner(bytes.NewReader(out))
 	lines.Buffer(nil, 1<<20)
+	table := ""
 	for lines.Scan() {
 		line := lines.Text()
 		switch {
-		case line == "" || line[0] == '#' || line[0] == '*' || line == "COMMIT":
+		case line == "" || line[0] == '#' || line == "COMMIT":
+		case line[0] == '*':
+			table = line[1:]
 		case line[0] == ':':
 			name, _, _ := strings.Cut(line[1:], " ")
-			if wanted(name) {
+			if wanted(table, name) {
 				s.chains[name] = nil
 			}
 		case strings.HasPrefix(line, "-A "):
 			name, spec, _ := strings.Cut(line[len("-A "):], " ")
-			if !wanted(name) {
+			if !wanted(table, name) {
 				continue
 			}
 			if !s.has(name) {
@@ -48,13 +51,14 @@ func parseSave(out []byte) (*seen, error) {
 	return s, nil
 }
 
-func wanted(chain string) bool {
+// wanted says whether a chain is ours, or jumps to one of ours.
+func wanted(table, chain string) bool {
 	for _, b := range builtins {
-		if chain == b.chain {
+		if table == b.table && chain == b.chain {
 			return true
 		}
 	}
-	return strings.HasPrefix(chain, ourPrefix)
+	return strings.HasPrefix(chain, ourPrefix) && table == tableOf(chain)
 }
 
 // parseSpec understands destination, comment and jump; anything else makes a rule

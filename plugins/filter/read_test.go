@@ -125,7 +125,7 @@ func FuzzParseSave(f *testing.F) {
 			return
 		}
 		for chain, rules := range s.chains {
-			if !wanted(chain) {
+			if !wanted(tableOf(chain), chain) {
 				t.Errorf("kept chain %q", chain)
 			}
 			for _, r := range rules {

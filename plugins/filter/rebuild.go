@@ -53,7 +53,7 @@ func foreignLines(s *seen, networks []ipam.Network) map[string][]seenRule {
 		known[markedName(n.Name)] = true
 	}
 	foreign := map[string][]seenRule{}
-	for _, chain := range []string{chainProvider, chainInput, chainForward, chainOutput} {
+	for _, chain := range []string{chainProvider, chainInput, chainForward, chainOutput, chainPostrouting} {
 		for _, r := range s.chains[chain] {
 			if m, ok := parseMarker(r.comment); ok && !known[m.network] {
 				foreign[chain] = append(foreign[chain], r)
@@ -137,7 +137,7 @@ func rebuildTrees(b *batch, s *seen, networks []ipam.Network, ways map[netip.Add
 		}
 	}
 	for _, n := range networks {
-		if n.Bridge == nil {
+		if !n.Filtered() {
 			continue
 		}
 		for _, c := range Tree(n.Pool.Subnet, rows) {
@@ -206,6 +206,11 @@ func collect(s *seen) (map[netip.Addr]string, error) {
 		}
 	}
 	return ways, nil
+}
+
+// unneeded says whether no network needs the shared chains, whoever knows it.
+func unneeded(s *seen, networks []ipam.Network) bool {
+	return len(linesOfAll(networks)) == 0 && len(foreignLines(s, networks)) == 0
 }
 
 // dismantle takes out all that is ours. The operator's chain stays if it has

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// depth says how much of table filter has been read.
+// depth says how much of the tables has been read.
 type depth int
 
 const (
@@ -16,7 +16,7 @@ const (
 )
 
 // errReadMore is a planner's way to say that what was read does not suffice.
-var errReadMore = errors.New("more of table filter must be read")
+var errReadMore = errors.New("more of the tables must be read")
 
 // seen is what the kernel holds of ours, and the built-in chains.
 type seen struct {

@@ -79,7 +79,8 @@ type Attached struct {
 }
 
 // Attach puts the rules of one workload in: shared chains if they are missing or
-// out of date, the path through the tree, the workload's chain. It uses n as
+// out of date, the path through the tree, the workload's chain. On an unfiltered
+// network these are the shared chains alone, or nothing. It uses n as
 // networks returns it; n itself if networks does not know it. An error means that
 // the rules are not in.
 func (t *Table) Attach(ctx context.Context, networks Networks, n ipam.Network, r ipam.Reservation) error {
@@ -104,6 +105,10 @@ func (t *Table) AttachAll(ctx context.Context, networks Networks, rows []Attache
 				return err
 			}
 			names = append(names, pathNames(a.Network, a.Row)...)
+		}
+		rows = slices.DeleteFunc(rows, func(a Attached) bool { return !hasLines(a.Network) })
+		if len(rows) == 0 {
+			return nil
 		}
 		_, err = t.change(ctx, names, func(s *seen) (*batch, error) { return planAttach(s, known, rows) })
 		return err
@@ -174,7 +179,9 @@ func (t *Table) apply(ctx context.Context, networks Networks, network string, ro
 	if err != nil {
 		return nil, err
 	}
-	alive = ruled(alive)
+	if alive = ruled(alive); !n.Filtered() {
+		alive = nil
+	}
 	for _, r := range alive {
 		if err := checkRow(n, r); err != nil {
 			return nil, err

@@ -14,7 +14,7 @@ import (
 
 // everything is a network that uses every kind of rule.
 func everything() ipam.Network {
-	return network("flat", "10.0.0.0/24", "br100", closed,
+	return network("flat", "10.0.0.0/24", "br100", closed, ipMasq,
 		ingress(
 			ipam.Rule{Protocol: "tcp", Ports: ports(80, 0, 443, 0, 8000, 8100), From: prefixes("192.0.2.0/24")},
 			ipam.Rule{Protocol: "tcp", Ports: ports(22, 0)}, ipam.Rule{Protocol: "udp", Ports: ports(5000, 5010)},
@@ -82,15 +82,25 @@ var foreignRules = []string{
 	"-A INPUT -p tcp -m tcp --dport 22 -m conntrack --ctstate NEW -j ACCEPT", "-A INPUT -i lo -j ACCEPT",
 	"-A OUTPUT -d 10.0.0.2/32 -p udp -m multiport --dports 53,67:68 -j ACCEPT", "-P FORWARD DROP",
 	"-N FLATTERY", "-A FLATTERY -d 10.0.0.2/32 -j DROP",
+	"-t nat -N FLATTERY", "-t nat -A POSTROUTING -s 10.0.0.0/8 -j MASQUERADE", "-t nat -A OUTPUT -d 192.0.2.9/32 -j FLATTERY",
+	"-t nat -A PREROUTING -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.0.0.2:80",
 }
 
 func TestForeignRulesStay(t *testing.T) {
+	for name, flat := range map[string]ipam.Network{
+		"everything": everything(), "unfiltered": network("flat", "10.0.0.0/24", "br100", ipMasq, unfiltered),
+	} {
+		t.Run(name, func(t *testing.T) { foreignRulesStay(t, flat) })
+	}
+}
+
+func foreignRulesStay(t *testing.T, flat ipam.Network) {
 	onBothBackends(t, func(t *testing.T, k kernel) {
 		for _, rule := range foreignRules {
 			k.ipt(rule)
 		}
 		_, before := ours(k.save())
-		flat, table := everything(), k.table()
+		table := k.table()
 		unchanged := func(after string) {
 			t.Helper()
 			if _, rest := ours(k.save()); rest != before {
@@ -122,6 +132,7 @@ func TestJumpsAreFirstAgainAfterOthersPutTheirsInFront(t *testing.T) {
 		k.ipt("-I INPUT 1 -s 192.0.2.1 -j ACCEPT")
 		k.ipt("-A INPUT -j FLAT-INPUT") // and one of ours doubled
 		k.ipt("-D OUTPUT -j FLAT-OUTPUT")
+		k.ipt("-t nat -I POSTROUTING 1 -s 10.0.0.0/8 -j MASQUERADE")
 		runs := table.Runs()
 		k.attach(table, networksOf(flat), flat, row("10.0.0.3"))
 		if got := table.Runs() - runs; got > 2 {
@@ -134,6 +145,7 @@ func TestJumpsAreFirstAgainAfterOthersPutTheirsInFront(t *testing.T) {
 			}
 		}
 		want := []string{
+			"-A POSTROUTING -j FLAT-POSTROUTING", "-A POSTROUTING -s 10.0.0.0/8 -j MASQUERADE",
 			"-A INPUT -j FLAT-INPUT", "-A INPUT -s 192.0.2.1/32 -j ACCEPT",
 			"-A FORWARD -j FLAT-FORWARD", "-A FORWARD -s 192.0.2.1/32 -j ACCEPT",
 			"-A OUTPUT -j FLAT-OUTPUT",

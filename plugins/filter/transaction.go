@@ -66,7 +66,7 @@ func (t *Table) read(ctx context.Context, level depth, names []string) (*seen, e
 		}
 		unread = err // the program may know better
 	}
-	out, err := t.run(ctx, t.programs.save, []string{"-t", nftTable}, nil)
+	out, err := t.run(ctx, t.programs.save, nil, nil)
 	if err != nil {
 		return nil, errors.Join(unread, err)
 	}
