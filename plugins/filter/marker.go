@@ -75,3 +75,7 @@ func clean(s string, length int) string {
 	}, s)
 	return s[:min(len(s), length)]
 }
+
+// cleanWord is clean without blanks, so that a name cannot pass for a field of a log's
+// line (SRC=, DST=) either.
+func cleanWord(s string) string { return strings.ReplaceAll(clean(s, len(s)), " ", "_") }

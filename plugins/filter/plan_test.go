@@ -50,6 +50,7 @@ func TestPlansAsText(t *testing.T) {
 			{network("gateway", "10.1.0.0/24", "br101", unfiltered, ipMasq, deny(ipam.Rule{Protocol: "sctp"})), rowsOf("10.1.0.2")},
 			{network("remote", "10.2.0.0/24", "br102", unfiltered, ipMasq, func(n *ipam.Network) { n.Bridge.IsGateway = false }), rowsOf("10.2.0.2")},
 		}},
+		{"log.txt", []Held{{network("flat", "10.0.0.0/24", "br100", logDrops), rowsOf("10.0.0.2")}}},
 		{"empty.txt", []Held{{network("flat", "10.0.0.0/24", "br100"), nil}}},
 	}
 	for _, c := range cases {
@@ -85,6 +86,27 @@ func TestWorkloadNameCannotBecomeARule(t *testing.T) {
 	}
 }
 
+func TestLogPrefixNamesTheWorkload(t *testing.T) {
+	long := "deployment-with-a-long-name-7d4b9c-x2x9z"
+	cases := []struct {
+		workload ipam.Workload
+		want     string
+	}{
+		{ipam.Workload{Namespace: "default", Kind: ipam.KindPod, Value: "web-0"}, "flat default/web-0: "},
+		{ipam.Workload{Namespace: "a-long-namespace", Kind: ipam.KindPod, Value: "web-0-123"}, "flat web-0-123: "},
+		{ipam.Workload{Namespace: "default", Kind: ipam.KindPod, Value: long}, "flat long-name-7d4b9c-x2x9z: "},
+		{ipam.Workload{Kind: ipam.KindName, Value: "db"}, "flat db: "},
+		{ipam.Workload{Kind: ipam.KindCID, Value: strings.Repeat("0123456789abcdef", 4)}, "flat 0123456789ab: "},
+		{ipam.Workload{Kind: ipam.KindName, Value: "x\" SRC=\nCOMMIT"}, "flat x__SRC__COMMIT: "},
+		{ipam.Workload{Kind: ipam.KindName, Value: strings.Repeat("é", 30)}, "flat " + strings.Repeat("_", 11) + ": "},
+	}
+	for _, c := range cases {
+		if got := logPrefix(c.workload); got != c.want || len(got) > maxLogPrefix {
+			t.Errorf("%s: %q (%d bytes), want %q", c.workload, got, len(got), c.want)
+		}
+	}
+}
+
 func TestHashTellsPlansApart(t *testing.T) {
 	base := network("flat", "10.0.0.0/24", "br100")
 	plans := map[string]ipam.Network{"": base}
@@ -92,6 +114,7 @@ func TestHashTellsPlansApart(t *testing.T) {
 		"toggle":    closed,
 		"published": func(n *ipam.Network) { n.Bridge.Published = false },
 		"fallback":  func(n *ipam.Network) { n.Bridge.Fallback = ipam.FallbackReject },
+		"logDrops":  logDrops,
 		"ingress":   ingress(ipam.Rule{Protocol: "icmp"}),
 		"gateway":   func(n *ipam.Network) { n.Pool.Gateway = netip.MustParseAddr("10.0.0.254") },
 		"name":      func(n *ipam.Network) { n.Name = "other" },

@@ -14,7 +14,7 @@ import (
 
 // everything is a network that uses every kind of rule.
 func everything() ipam.Network {
-	return network("flat", "10.0.0.0/24", "br100", closed, ipMasq,
+	return network("flat", "10.0.0.0/24", "br100", closed, ipMasq, logDrops,
 		ingress(
 			ipam.Rule{Protocol: "tcp", Ports: ports(80, 0, 443, 0, 8000, 8100), From: prefixes("192.0.2.0/24")},
 			ipam.Rule{Protocol: "tcp", Ports: ports(22, 0)}, ipam.Rule{Protocol: "udp", Ports: ports(5000, 5010)},

@@ -56,6 +56,7 @@ func TestVerdictOfEachRule(t *testing.T) {
 			rule: "--dport 80", otherwise: fallback, arrives: true},
 		{name: "8 a neighbour, toggle off", edits: []func(*ipam.Network){closed}, probe: udp(neighbour, neighbourIP, 0, echoPort), rule: fallback},
 		{name: "8 outside, toggle on", probe: udp(outside, outsideIP, 0, echoPort), rule: fallback},
+		{name: "8 logged", edits: []func(*ipam.Network){closed, logDrops}, probe: udp(neighbour, neighbourIP, 0, echoPort), rule: fallback},
 		{name: "8 another port than ingress", edits: []func(*ipam.Network){closed, web}, probe: udp(outside, outsideIP, 0, 80), rule: fallback},
 		{name: "8 the node, from an address not on the bridge", probe: udp(node, nodeIP, 0, echoPort), rule: fallback},
 	}
@@ -148,6 +149,42 @@ func TestRejectAnswers(t *testing.T) {
 						t.Errorf("%s from %s: the counter of %q did not move", proto, from, rule)
 					}
 				}
+			}
+		})
+	}
+}
+
+// The log's rule stands before the fallback, counts a burst and then no more, and
+// changes no verdict: what it has logged and what it has not is dropped alike.
+func TestDropsAreLoggedWithinTheLimit(t *testing.T) {
+	requireRoot(t)
+	const burst, probes = 5, 20
+	for _, backend := range []string{BackendNFT, BackendLegacy} {
+		t.Run(backend, func(t *testing.T) {
+			l := newPacketLab(t, backend)
+			n := network("flat", "10.0.0.0/24", "br100", closed, logDrops)
+			r := row(workloadIP)
+			chain, rule := dispatchTo(n, r).Chain, fmt.Sprintf("-j LOG --log-prefix %q", logPrefix(r.Workload))
+			l.attach(l.table, networksOf(n), n, r)
+			start := time.Now()
+			for i := range probes {
+				l.verdict(udp(neighbour, neighbourIP, 0, echoPort), chain, "-j FLAT-DROP", false)
+				if logged, _ := l.counter(chain, rule); i < burst && logged != uint64(i+1) {
+					t.Errorf("after %d drops %d are logged", i+1, logged)
+				}
+			}
+			logged, at := l.counter(chain, rule)
+			refilled := uint64(time.Since(start)/(6*time.Second)) + 1
+			if logged > burst+refilled {
+				t.Errorf("%d of %d drops are logged", logged, probes)
+			}
+			if dropped, last := l.counter(chain, "-j FLAT-DROP"); dropped != probes || last != at+1 {
+				t.Errorf("%d of %d are dropped; rule %d logs, rule %d ends the chain", dropped, probes, at, last)
+			}
+			n.Bridge.LogDrops = false
+			l.attach(l.table, networksOf(n), n, r)
+			if saved := l.save(); strings.Contains(saved, "LOG") {
+				t.Errorf("off, but:\n%s", saved)
 			}
 		})
 	}

@@ -69,6 +69,9 @@ func WorkloadChain(n ipam.Network, r ipam.Reservation) Chain {
 			add(match, "ACCEPT", fmt.Sprintf("ingress rule %d", i+1))
 		}
 	}
+	if n.Bridge.LogDrops {
+		add(logLimit, `LOG --log-prefix "`+logPrefix(r.Workload)+`"`, "logDrops: to the kernel's log, "+logRate+" for this workload")
+	}
 	if n.Bridge.Fallback == ipam.FallbackReject {
 		add("", chainReject, "nothing above allowed it: refuse, with an answer")
 	} else {
