@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,12 +19,27 @@ var (
 // armed runs a verb of flat-bridge with a fault point armed.
 func (n *node) armed(verb string, c *lab.Container, fault string) (string, error) {
 	n.t.Helper()
+	out, err := n.verb(verb, c, fault, "").CombinedOutput()
+	return string(out), err
+}
+
+// verb is a verb of flat-bridge with a fault point armed, not yet started.
+func (n *node) verb(verb string, c *lab.Container, fault, args string) *exec.Cmd {
+	n.t.Helper()
 	cmd := n.Command(n.within(), "/opt/cni/bin/flat-bridge")
 	cmd.Env = append(cmd.Env, "CNI_COMMAND="+verb, "CNI_CONTAINERID="+c.ID(), "CNI_NETNS="+c.Path(),
-		"CNI_IFNAME=eth0", "CNI_PATH=/opt/cni/bin", "FLATDHCP_FAULT="+fault)
+		"CNI_IFNAME=eth0", "CNI_PATH=/opt/cni/bin", "CNI_ARGS="+args, "FLATDHCP_FAULT="+fault)
 	cmd.Stdin = strings.NewReader(n.plain("1.1.0"))
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+	return cmd
+}
+
+// kill runs a verb whose fault point kills it.
+func (n *node) kill(verb string, c *lab.Container, fault, args string) {
+	n.t.Helper()
+	out, err := n.verb(verb, c, fault, args).CombinedOutput()
+	if err == nil || !strings.Contains(err.Error(), "signal: killed") {
+		n.t.Fatalf("%s was to be killed at %s: %v, %s", verb, fault, err, out)
+	}
 }
 
 // protected fails the test if a port is up without its chain or its guard elements.
@@ -56,16 +72,12 @@ func TestKilledADD(t *testing.T) {
 		for _, when := range []string{"before", "after"} {
 			t.Run(step+"/"+when, func(t *testing.T) {
 				fault := fmt.Sprintf("ADD/%s/%s/kill", step, when)
-				if out, err := n.armed("ADD", c, fault); err == nil {
-					t.Fatalf("ADD survived %s: %s", fault, out)
-				}
+				n.kill("ADD", c, fault, "")
 				n.protected(w, fault)
 				w.del()
 				n.unchanged(before, fault+" and DEL")
 
-				if _, err := n.armed("ADD", c, fault); err == nil {
-					t.Fatalf("ADD survived %s", fault)
-				}
+				n.kill("ADD", c, fault, "")
 				again := n.attachTo(c, lab.CNIOptions{})
 				if !answered(n, n.exec, again.addr) {
 					t.Errorf("after %s and a new ADD the workload is not reached", fault)
@@ -119,9 +131,7 @@ func TestKilledDEL(t *testing.T) {
 			t.Run(step+"/"+when, func(t *testing.T) {
 				w := n.attachTo(c, lab.CNIOptions{})
 				fault := fmt.Sprintf("DEL/%s/%s/kill", step, when)
-				if out, err := n.armed("DEL", c, fault); err == nil {
-					t.Fatalf("DEL survived %s: %s", fault, out)
-				}
+				n.kill("DEL", c, fault, "")
 				n.protected(w, fault)
 				w.del()
 				n.unchanged(before, fault+" and DEL")
@@ -165,6 +175,106 @@ func TestDELWinsOverARunningADD(t *testing.T) {
 			}
 			n.run("rm", gate, gate+".reached")
 			n.unchanged(before, "DEL over ADD at "+step)
+		})
+	}
+}
+
+// Wherever an ADD that takes over a dead container's address is killed, nothing of that
+// container is left once the new one has gone.
+func TestKilledTakeover(t *testing.T) {
+	n := newNode(t, keys{"ipam.retain": "0s", "ipam.reuseDelay": "0s"})
+	n.neighbours()
+	const pod = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0"
+	before := n.state()
+	for i, step := range addSteps {
+		t.Run(step, func(t *testing.T) {
+			dead := n.attach(fmt.Sprintf("dead%d", i), lab.CNIOptions{Args: pod})
+			if err := dead.Delete(n.within()); err != nil { // without a DEL
+				t.Fatal(err)
+			}
+			n.eventually("the port to go with its namespace", func() bool {
+				return n.exec("ip", "link", "show", "dev", dead.port()) != nil
+			})
+			c := n.container(fmt.Sprintf("heir%d", i))
+			fault := "ADD/" + step + "/after/kill"
+			n.kill("ADD", c, fault, pod)
+			heir := n.attachTo(c, lab.CNIOptions{Args: pod})
+			n.protected(heir, fault+" and ADD")
+			if heir.addr != dead.addr {
+				t.Errorf("the heir has %s, the dead one had %s", heir.addr, dead.addr)
+			}
+			if s := n.state(); strings.Contains(s.Section("iptables")+s.Section("nft"), dead.chain()) ||
+				strings.Contains(s.Section("nft"), dead.port()) {
+				t.Errorf("rules of the dead container are left:\n%s", before.Diff(s))
+			}
+			heir.detach()
+			n.run("rm", "-f", "/var/lib/cni/results/"+network+"-"+dead.ID()+"-eth0") // cnitool's cache
+			n.unchanged(before, fault+", ADD and DEL")
+		})
+	}
+}
+
+// A verb that is killed while it waits for the filter lock leaves a ticket. Whoever has
+// the lock next may carry it out, and it changes nothing that comes later.
+func TestKilledWhileWaitingForTheFilterLock(t *testing.T) {
+	n := newNode(t, nil)
+	n.neighbours()
+	c := n.container("w")
+	other := n.container("other")
+	before := n.state()
+	const waiting = "ls /run/flatdhcp/attach/*.rules"
+	// killed starts a verb while somebody else has the filter lock, and kills it there.
+	killed := func(t *testing.T, verb string) {
+		t.Helper()
+		lock, err := n.Start("flock", "-F", "/run/flatdhcp/filter.lock", "sh", "-c", "echo locked; exec sleep 1000")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := lock.WaitLine(n.within(), 0, "locked"); err != nil {
+			t.Fatal(err)
+		}
+		cmd := n.verb(verb, c, "", "")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		n.eventually(verb+" to leave its ticket", func() bool { return n.exec("sh", "-c", waiting) == nil })
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err == nil {
+			t.Fatalf("%s was not killed", verb)
+		}
+		if err := lock.Kill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// passing lets another workload come and go: its verbs find the ticket.
+	passing := func() { n.attachTo(other, lab.CNIOptions{}).del() }
+	for _, first := range []bool{false, true} {
+		t.Run(fmt.Sprintf("ADD/another verb first=%t", first), func(t *testing.T) {
+			killed(t, "ADD")
+			if first {
+				passing()
+			}
+			w := &workload{Container: c, n: n, ifName: "eth0"}
+			w.del()
+			passing()
+			n.unchanged(before, "a killed ADD and its DEL")
+		})
+		t.Run(fmt.Sprintf("DEL/another verb first=%t", first), func(t *testing.T) {
+			n.attachTo(c, lab.CNIOptions{})
+			killed(t, "DEL")
+			if first {
+				passing()
+			}
+			w := n.attachTo(c, lab.CNIOptions{})
+			passing()
+			n.protected(w, "after a killed DEL, an ADD and another's verbs")
+			if !answered(n, n.exec, w.addr) {
+				t.Error("the ticket of a killed DEL took the rules of a living port")
+			}
+			w.del()
+			n.unchanged(before, "a killed DEL, an ADD and its DEL")
 		})
 	}
 }

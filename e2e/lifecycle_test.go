@@ -228,14 +228,28 @@ func TestDELBearsRepetition(t *testing.T) {
 	n.unchanged(before, "DEL of a container that never was")
 }
 
+// A late DEL of a network from which a container was disconnected leaves the interface
+// of the same name alone that it has on another network by now.
+func TestLateDELOfAnotherNetwork(t *testing.T) {
+	n := newNode(t, nil)
+	w := n.attach("w", lab.CNIOptions{})
+	before := n.state()
+	call := lab.PluginCall{Plugin: "flat-bridge", Command: "DEL", ContainerID: w.ID(), NetNS: w.Path(),
+		Stdin: `{"cniVersion":"1.1.0","name":"former","type":"flat-bridge","ipam":{"type":"flat-ipam","subnet":"10.9.0.0/24"}}`}
+	if _, err := n.Plugin(n.within(), call); err != nil {
+		t.Fatal(err)
+	}
+	n.unchanged(before, "a late DEL of another network")
+	if !answered(n, n.exec, w.addr) {
+		t.Error("the workload is not reached any more")
+	}
+}
+
 // plain is what a runtime sends flat-bridge.
 func (n *node) plain(version string) string {
 	n.t.Helper()
-	plugin := keys{"type": "flat-bridge", "cniVersion": version, "name": network,
-		"ipam": keys{"type": "flat-ipam", "subnet": "10.0.0.0/24"}}
-	for k, v := range n.extra {
-		plugin[k] = v
-	}
+	plugin := n.plugin()
+	plugin["cniVersion"], plugin["name"] = version, network
 	b, err := json.Marshal(plugin)
 	if err != nil {
 		n.t.Fatal(err)

@@ -50,10 +50,21 @@ func newNode(t *testing.T, extra keys) *node {
 // configure writes the conflist with some keys changed; nothing is applied.
 func (n *node) configure(change keys) {
 	n.t.Helper()
-	ipam := keys{"type": "flat-ipam", "subnet": "10.0.0.0/24"}
 	for k, v := range change {
 		n.extra[k] = v
 	}
+	list, err := json.MarshalIndent(keys{"cniVersion": "1.1.0", "name": network, "plugins": []any{n.plugin()}}, "", " ")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if err := n.WriteConflist(n.within(), network, string(list)); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// plugin is the plugin's configuration.
+func (n *node) plugin() keys {
+	ipam := keys{"type": "flat-ipam", "subnet": "10.0.0.0/24"}
 	plugin := keys{"type": "flat-bridge", "ipam": ipam}
 	for k, v := range n.extra {
 		if sub, ok := strings.CutPrefix(k, "ipam."); ok {
@@ -62,13 +73,7 @@ func (n *node) configure(change keys) {
 			plugin[k] = v
 		}
 	}
-	list, err := json.MarshalIndent(keys{"cniVersion": "1.1.0", "name": network, "plugins": []any{plugin}}, "", " ")
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	if err := n.WriteConflist(n.within(), network, string(list)); err != nil {
-		n.t.Fatal(err)
-	}
+	return plugin
 }
 
 // apply changes the conflist and puts it in force, as an administrator does.

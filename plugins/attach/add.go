@@ -85,7 +85,7 @@ func (v *adding) steps() []step {
 	return []step{
 		{"validate", v.validate, nil},
 		{"reserve", v.reserve, v.unreserve},
-		{"predecessor", v.removePredecessor, nil},
+		{"predecessor", v.removeHalfMade, nil},
 		{"bridge", v.makeBridge, v.removeBridge},
 		// The port stays down until its rules are in, and undone it goes before them: as
 		// long as it is here, an Apply puts them in.
@@ -117,10 +117,10 @@ func (v *adding) validate(ctx context.Context) error {
 
 func (v *adding) reserve(ctx context.Context) (err error) {
 	v.grant, err = v.node.reserve(ctx, v.store, &v.network, v.req)
+	v.made.Row = v.grant.Reservation // beside an error, too: it is to be given back
 	if err != nil {
 		return err
 	}
-	v.made.Row = v.grant.Reservation
 	if w := v.grant.FromRetained; w != nil {
 		v.node.Log.Warn("gave away an address that was kept for another workload: no other is free",
 			"network", v.network.Name, "address", v.made.Row.Addr, "kept-for", w.String())
@@ -137,23 +137,13 @@ func (v *adding) unreserve(ctx context.Context) error {
 	return err
 }
 
-// removePredecessor clears what a killed ADD of this attachment made, or what a dead
-// holder of the address left: its DEL, if it ever comes, finds that it holds nothing.
-func (v *adding) removePredecessor(ctx context.Context) error {
-	if v.grant.Reused && v.interrupted {
-		return link.DeletePort(ctx, v.port)
-	}
-	if v.grant.TookOver == nil {
+// removeHalfMade clears what a killed ADD of this attachment made. (What a dead holder of
+// the address left has gone with its row: see Node.reserve.)
+func (v *adding) removeHalfMade(ctx context.Context) error {
+	if !v.grant.Reused || !v.interrupted {
 		return nil
 	}
-	old := v.made.Row
-	old.Holder = v.grant.TookOver
-	if old.Holder.Ported {
-		if err := v.node.changeRules(ctx, ruleChange{Network: v.network, Row: old}); err != nil {
-			return err
-		}
-	}
-	return v.node.forget(ctx, v.network, old)
+	return link.DeletePort(ctx, v.port)
 }
 
 // makeBridge keeps the node's lock until the port is made: an ADD that undoes itself

@@ -46,6 +46,7 @@ type deleting struct {
 	port                string
 	row                 ipam.Reservation
 	held                bool // row is this attachment's
+	elsewhere           bool // the port of that name is on another network by now
 }
 
 func (v *deleting) steps() []step {
@@ -60,9 +61,18 @@ func (v *deleting) steps() []step {
 }
 
 // find looks up what the attachment holds. A network or row that is gone is no error:
-// the port and its guard elements are found by the attachment alone.
+// the port and its guard elements are found by the attachment alone. A late DEL must
+// not touch them if the container was connected to another network meanwhile, with an
+// interface of the same name.
 func (v *deleting) find(ctx context.Context) error {
-	err := v.store.View(ctx, func(view *ipam.View) (err error) {
+	port, exists, err := link.PortByName(ctx, v.port)
+	if err != nil {
+		return err
+	}
+	if name, ok := link.AliasNetwork(port.Alias); exists && ok {
+		v.elsewhere = name != v.network.Name
+	}
+	err = v.store.View(ctx, func(view *ipam.View) (err error) {
 		if v.network, err = view.Network(); err != nil {
 			return err
 		}
@@ -76,13 +86,26 @@ func (v *deleting) find(ctx context.Context) error {
 	return err
 }
 
-func (v *deleting) down(ctx context.Context) error { return link.PortDown(ctx, v.port) }
+func (v *deleting) down(ctx context.Context) error {
+	if v.elsewhere {
+		return nil
+	}
+	return link.PortDown(ctx, v.port)
+}
 
-func (v *deleting) link(ctx context.Context) error { return link.DeletePort(ctx, v.port) }
+func (v *deleting) link(ctx context.Context) error {
+	if v.elsewhere {
+		return nil
+	}
+	return link.DeletePort(ctx, v.port)
+}
 
 func (v *deleting) rules(ctx context.Context) error {
 	if v.held {
-		return v.node.changeRules(ctx, ruleChange{Network: v.network, Row: v.row})
+		return v.node.changeRules(ctx, ruleChange{Network: v.network, Row: v.row, KeepGuard: v.elsewhere})
+	}
+	if v.elsewhere {
+		return nil
 	}
 	return guard.Detach(ctx, v.port)
 }

@@ -71,10 +71,13 @@ func (e *LivingHolderError) Error() string {
 }
 
 // reserve asks the store, and once more when the holder that stands in the way turns
-// out to be dead. While the second question is asked that holder's attachment is
-// locked, so that no verb of its own brings it back to life.
-func (n *Node) reserve(ctx context.Context, store *ipam.Store, network *ipam.Network, req ipam.Request) (ipam.Grant, error) {
-	grant, err := store.Reserve(ctx, network, req)
+// out to be dead. Until then that holder's attachment is locked, so that no verb of its
+// own brings it back to life.
+//
+// What the dead one left goes before its row does: from the row alone it is known, and
+// killed in between the next ADD finds it there again.
+func (n *Node) reserve(ctx context.Context, store *ipam.Store, network *ipam.Network, req ipam.Request) (grant ipam.Grant, err error) {
+	grant, err = store.Reserve(ctx, network, req)
 	var held *ipam.HeldError
 	if !errors.As(err, &held) {
 		return grant, err
@@ -96,6 +99,14 @@ func (n *Node) reserve(ctx context.Context, store *ipam.Store, network *ipam.Net
 	}
 	if why != "" {
 		return ipam.Grant{}, &LivingHolderError{Row: held.Row, Why: why}
+	}
+	if old.Ported {
+		if err := n.changeRules(ctx, ruleChange{Network: *network, Row: held.Row}); err != nil {
+			return ipam.Grant{}, err
+		}
+	}
+	if err := n.forget(ctx, *network, held.Row); err != nil {
+		return ipam.Grant{}, err
 	}
 	req.Dead = &old
 	return store.Reserve(ctx, network, req)

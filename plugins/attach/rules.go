@@ -23,6 +23,8 @@ type ruleChange struct {
 	In      bool             `json:"in"`
 	Network ipam.Network     `json:"network"` // as its verb knows it; the stored record counts
 	Row     ipam.Reservation `json:"row"`
+	// KeepGuard leaves the guard's elements: the port is another network's by now.
+	KeepGuard bool `json:"keepGuard,omitempty"`
 
 	file string // the ticket it came from; empty = none
 }
@@ -85,7 +87,9 @@ func (n *Node) force(ctx context.Context, networks []ipam.Network, changes []rul
 			c.Network = record
 		}
 		if !c.In {
-			gone = append(gone, c.port())
+			if !c.KeepGuard {
+				gone = append(gone, c.port())
+			}
 			if c.Network.Bridge != nil {
 				out = append(out, filter.Attached{Network: c.Network, Row: c.Row})
 			}
@@ -171,6 +175,14 @@ func (n *Node) tickets(own ruleChange, networks []ipam.Network) []ruleChange {
 	files, err := filepath.Glob(filepath.Join(n.ticketDir(), "*"+ticketSuffix)) // in order
 	if err != nil {
 		return nil
+	}
+	// A verb that was killed while it wrote its ticket left it without its last name.
+	if half, err := filepath.Glob(filepath.Join(n.ticketDir(), own.port()+".*")); err == nil {
+		for _, file := range half {
+			if !strings.HasSuffix(file, ticketSuffix) {
+				_ = os.Remove(file) // nobody reads it
+			}
+		}
 	}
 	last := map[string]ruleChange{}
 	for _, file := range files {
