@@ -42,6 +42,9 @@ type Config struct {
 	CNIVersion string
 	Name       string // of the network
 	Type       string // the main plugin's type; FlatBridge unless flat-ipam serves another one
+	// Chain lists the types of a file's plugins, Type among them, in the order in which a
+	// runtime runs them. Nil unless it was read by ParseList.
+	Chain []string
 	// Network has every default filled in. Network.Bridge is nil for flat-ipam. It is
 	// the zero value but for Name after ParseRelease.
 	Network ipam.Network

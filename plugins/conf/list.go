@@ -49,7 +49,39 @@ func ParseList(data []byte) (*Config, error) {
 	if err != nil {
 		return nil, exported(err, where(prefix))
 	}
+	if c.Chain, err = chain(root); err != nil {
+		return nil, exported(err, where(""))
+	}
 	return c, nil
+}
+
+// chain returns the types of a conflist's plugins; one without makes every runtime refuse
+// the whole file.
+func chain(root *object) ([]string, error) {
+	if _, ok := root.raw("plugins"); !ok {
+		kind, err := root.text("type", "")
+		return []string{kind}, err
+	}
+	items, err := root.list("plugins", "plugin configurations")
+	if err != nil {
+		return nil, err
+	}
+	var types []string
+	for _, item := range items {
+		o, err := asObject(item.path, item.raw)
+		if err != nil {
+			return nil, err
+		}
+		kind, err := o.text("type", "")
+		if err != nil {
+			return nil, err
+		}
+		if kind == "" {
+			return nil, invalid(o.at("type"), o.fields["type"], `every plugin has one, the name of its program, such as "portmap"`)
+		}
+		types = append(types, kind)
+	}
+	return types, nil
 }
 
 // theEntry finds our plugin's entry and gives it the list's name and version, as

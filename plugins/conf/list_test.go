@@ -71,6 +71,21 @@ func TestParseListAgreesWithParse(t *testing.T) {
 	}
 }
 
+func TestParseListNamesTheChain(t *testing.T) {
+	for text, want := range map[string]string{
+		conflist: "loopback flat-bridge portmap",
+		`{"cniVersion": "1.0.0", "name": "n", "type": "macvlan", "ipam": {"type": "flat-ipam", "subnet": "10.0.0.0/24"}}`: "macvlan",
+	} {
+		c, err := ParseList([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(c.Chain, " "); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
 func TestParseListExplainsMistakes(t *testing.T) {
 	replaced := func(old, new string) string { return strings.Replace(conflist, old, new, 1) }
 	for name, tc := range map[string]struct{ text, want string }{
@@ -82,6 +97,8 @@ func TestParseListExplainsMistakes(t *testing.T) {
 		"twice":                   {replaced(`"allowSameNetTraffic": false,`, "\"allowSameNetTraffic\": false,\n      \"allowSameNetTraffic\": true,"), `7: line 9: key plugins[1].allowSameNetTraffic is given twice: only one of the two can count`},
 		"twice in another plugin": {replaced(`{"type": "loopback"}`, `{"type": "x", "a": 1, "a": 2, "b.c": 1, "b": {"c": 2}}`), ""},
 		"name":                    {replaced(`"flat"`, `"a b"`), `7: line 3: key name with value "a b": at most 128 letters, digits, '_', '.' and '-' are accepted, the first a letter or digit`},
+		"chained without type":    {replaced(`"type": "portmap", `, ``), `7: line 14: key plugins[2].type is missing: every plugin has one, the name of its program, such as "portmap"`},
+		"chained with no name":    {replaced(`"type": "portmap"`, `"type": 3`), `7: line 14: key plugins[2].type with value 3: a string is wanted`},
 		"misplaced":               {replaced(`"name": "flat",`, "\"name\": \"flat\",\n  \"bridge\": \"br0\","), `7: line 4: key bridge with value "br0": it belongs inside the plugin's entry, not beside plugins`},
 		"not ours":                {replaced(`"flat-bridge"`, `"bridge"`), ""},
 		"two of ours":             {replaced(`{"type": "loopback"}`, `{"type": "flat-bridge"}`), `7: line 6: key plugins[1] with value {"type":"flat-bridge","allowSameNetTraffic":false,"ipam":{"type":"flat-ipam","su...: a second plugin of ours: one network has one`},
