@@ -49,11 +49,11 @@ change that one: /etc/cni/net.d/*.conflist.`,
 		Example: `  flatctl apply /etc/cni/net.d/10-flat.conflist
   jq '.plugins[0].allowSameNetTraffic = false' 10-flat.conflist | flatctl apply -`,
 		Args: exactly("FILE"),
-		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			return []string{"conflist", "conf", "json"}, cobra.ShellCompDirectiveFilterFileExt
+			return completeConflists(cmd, args, begun)
 		},
 		RunE: action(func(ctx context.Context, args []string) error { return c.apply(ctx, args[0], dataDirGiven()) }),
 	}

@@ -151,7 +151,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 defects found.`,
 	root.AddCommand(
 		c.applyCommand(), c.networksCommand(), c.networkCommand(),
 		c.reservationsCommand(), c.reserveCommand(), c.releaseCommand(),
-		c.rulesCommand(), c.checkCommand(),
+		c.rulesCommand(), c.checkCommand(), c.configCommand(), c.installCommand(),
 	)
 	return root
 }
