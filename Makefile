@@ -53,7 +53,7 @@ deps: ## install what this Debian machine lacks (needs root only if something is
 	@hack/deps
 
 test: need-root ## run every test, as root: unit tests with the race detector, then end to end
-	@hack/deps
+	@hack/deps test
 	@$(MAKE) --no-print-directory unit e2e
 	@echo "make test: every part passed"
 
@@ -104,19 +104,29 @@ fuzz: ## run each fuzz target for FUZZTIME (10s)
 # Written beside its place and renamed into it: a runtime never executes half a plugin.
 define put
 	@install -d "$(DESTDIR)$(2)"
-	@install -m 0755 bin/$(1) "$(DESTDIR)$(2)/.$(1).new"
-	@mv -f "$(DESTDIR)$(2)/.$(1).new" "$(DESTDIR)$(2)/$(1)"
-	@echo "$(DESTDIR)$(2)/$(1)"
+	@install -m $(or $(3),0755) bin/$(1) "$(DESTDIR)$(2)/.$(notdir $(1)).new"
+	@mv -f "$(DESTDIR)$(2)/.$(notdir $(1)).new" "$(DESTDIR)$(2)/$(notdir $(1))"
+	@echo "$(DESTDIR)$(2)/$(notdir $(1))"
 
 endef
 
-install: build ## plugins to CNIDIR (/opt/cni/bin), flat-dhcpd and flatctl below PREFIX (/usr/local)
+# Where bash-completion looks for what completes a command, by the command's name.
+BASHCOMPDIR = $(PREFIX)/share/bash-completion/completions
+
+install: build bin/completion/flatctl ## plugins to CNIDIR (/opt/cni/bin), the rest below PREFIX (/usr/local)
 	$(foreach p,$(PLUGINS),$(call put,$(p),$(CNIDIR)))
 	$(call put,flat-dhcpd,$(PREFIX)/sbin)
 	$(call put,flatctl,$(PREFIX)/sbin)
+	$(call put,completion/flatctl,$(BASHCOMPDIR),0644)
+
+bin/completion/flatctl: bin/flatctl
+	@mkdir -p $(@D)
+	@bin/flatctl completion bash >$@.new
+	@mv -f $@.new $@
 
 uninstall: ## remove what install put there; stores and conflists stay
-	rm -f $(PLUGINS:%="$(DESTDIR)$(CNIDIR)/%") "$(DESTDIR)$(PREFIX)/sbin/flat-dhcpd" "$(DESTDIR)$(PREFIX)/sbin/flatctl"
+	rm -f $(PLUGINS:%="$(DESTDIR)$(CNIDIR)/%") "$(DESTDIR)$(PREFIX)/sbin/flat-dhcpd" "$(DESTDIR)$(PREFIX)/sbin/flatctl" \
+		"$(DESTDIR)$(BASHCOMPDIR)/flatctl"
 
 clean: ## remove bin/
 	rm -rf bin

@@ -49,6 +49,28 @@ func (c *control) completeWorkloads(_ *cobra.Command, args []string, begun strin
 	return beginning(words, begun), cobra.ShellCompDirectiveNoFileComp
 }
 
+// completeUnreserved offers the network's pods that have their address from the pool: a
+// workload that does not exist yet nobody can offer.
+func (c *control) completeUnreserved(_ *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(context.Background(), completionDeadline)
+	defer cancel()
+	var networks []string // all, as long as none is given
+	if len(args) > 0 {
+		networks = args[:1]
+	}
+	rows, err := c.rows(ctx, networks)
+	if err != nil && len(rows) == 0 {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var words []string
+	for _, r := range rows {
+		if w := r.Workload; w.Kind == ipam.KindPod && !r.Admin {
+			words = append(words, w.Namespace+"/"+w.Value+"\t"+r.Addr.String())
+		}
+	}
+	return beginning(words, begun), cobra.ShellCompDirectiveNoFileComp
+}
+
 func beginning(words []string, begun string) []string {
 	var out []string
 	for _, w := range words {

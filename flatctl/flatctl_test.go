@@ -206,7 +206,12 @@ func TestCompletion(t *testing.T) {
 		{"networks ", ":4"},
 		{"networks -o ", "table json :4"},
 		{"apply ", "conflist conf json :8"},
-		{"reserve flat --workload ", ":4"},
+		{"reserve flat --workload ", "default/web-0 :4"},
+		{"reserve storage --workload ", ":4"},
+		{"config ", "validate :4"},
+		{"config validate a.conflist ", "conflist conf json :8"},
+		{"install-plugins ", ":16"},
+		{"install-plugins --from ", ":16"},
 	} {
 		words := strings.Split(tc.line, " ")
 		_, out := s.run(append([]string{"__complete"}, words...)...)

@@ -96,7 +96,8 @@ default/mac:fa:16:3e:00:00:14.`,
 	f.StringVar(&hostname, "hostname", "", "host name, one DNS label (default: derived from the address)")
 	f.StringVar(&ifName, "ifname", "eth0", "the workload's interface")
 	_ = cmd.MarkFlagRequired("workload") // fails only for a flag that does not exist
-	for _, name := range []string{"workload", "ip", "mac", "hostname", "ifname"} {
+	_ = cmd.RegisterFlagCompletionFunc("workload", c.completeUnreserved)
+	for _, name := range []string{"ip", "mac", "hostname", "ifname"} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
 	}
 	return cmd
