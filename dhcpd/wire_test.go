@@ -356,6 +356,9 @@ func TestBridgeDeletedAndMadeAgain(t *testing.T) {
 func TestBridgeChangesItsMACAndAddresses(t *testing.T) {
 	n, _, s, d := servedNode(t)
 	other, second := ipam.MAC{0xfa, 0x16, 0x3e, 9, 9, 9}, netip.MustParsePrefix("10.0.0.77/24")
+	if got := exchange(t, s, message(t, known, dhcpv4.MessageTypeDiscover), testnet.Envelope{}).FromMAC; got != bridgeMAC {
+		t.Errorf("an answer from %s, want the bridge's %s", got, bridgeMAC)
+	}
 	n.Do(t, func() error {
 		br, err := netlink.LinkByName("br100")
 		if err != nil {

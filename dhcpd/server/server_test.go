@@ -309,13 +309,16 @@ func TestNetworkAndBridgeChangeUnderAServer(t *testing.T) {
 	if d, mac := lease(); d != 2*time.Minute || mac != bridgeMAC {
 		t.Fatal(d, mac)
 	}
+	other := ipam.MAC{2, 9, 9, 9, 9, 9}
+	s.SetBinding(Binding{Bridge: "br100", MAC: other, Addrs: []netip.Addr{gateway, second}})
+	if d, mac := lease(); d != 2*time.Minute || mac != other {
+		t.Errorf("lease time %v from %v after the bridge alone has changed", d, mac)
+	}
 	n := testNetwork()
 	n.Bridge.LeaseTime = ipam.Duration(time.Hour)
 	r.mu.Lock()
 	r.current = copyOf(n, *testRow())
 	r.mu.Unlock()
-	other := ipam.MAC{2, 9, 9, 9, 9, 9}
-	s.SetBinding(Binding{Bridge: "br100", MAC: other, Addrs: []netip.Addr{gateway, second}})
 	if d, mac := lease(); d != time.Hour || mac != other {
 		t.Errorf("lease time %v from %v after the change", d, mac)
 	}

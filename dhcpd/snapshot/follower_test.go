@@ -33,6 +33,7 @@ type fakeStore struct {
 	rows   []ipam.Reservation
 	bridge string
 	tx     uint64
+	file   ipam.Ident // what identifies it beside tx
 	fail   error
 	gate   chan struct{} // if set, Snapshot waits for a token
 
@@ -62,7 +63,13 @@ func (s *fakeStore) Ident() (ipam.Ident, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.looks++
-	return ipam.Ident{TxID: s.tx}, s.fail
+	return s.ident(), s.fail
+}
+
+func (s *fakeStore) ident() ipam.Ident {
+	id := s.file
+	id.TxID = s.tx
+	return id
 }
 
 func (s *fakeStore) Snapshot(ctx context.Context) (*ipam.Snapshot, error) {
@@ -83,7 +90,7 @@ func (s *fakeStore) Snapshot(ctx context.Context) (*ipam.Snapshot, error) {
 		return nil, s.fail
 	}
 	n := ipam.Network{Name: "flat", Bridge: &ipam.Bridge{Name: s.bridge}}
-	return &ipam.Snapshot{Network: n, Rows: append([]ipam.Reservation(nil), s.rows...), Ident: ipam.Ident{TxID: s.tx}}, nil
+	return &ipam.Snapshot{Network: n, Rows: append([]ipam.Reservation(nil), s.rows...), Ident: s.ident()}, nil
 }
 
 // logbook collects log lines.
@@ -155,6 +162,31 @@ func TestFreshReloadsOnlyWhatChanged(t *testing.T) {
 	s.set(func(s *fakeStore) { s.bridge, s.tx = "br200", s.tx+1 })
 	if fresh(t, n); *changes != 2 {
 		t.Errorf("%d changes of the network's record, want 2", *changes)
+	}
+}
+
+// TestFreshTellsAnotherFileByAnythingOfIt: a file that was put in the old one's place
+// may have as many transactions behind it.
+func TestFreshTellsAnotherFileByAnythingOfIt(t *testing.T) {
+	for name, change := range map[string]func(*ipam.Ident){
+		"device":            func(id *ipam.Ident) { id.Dev++ },
+		"inode":             func(id *ipam.Ident) { id.Ino++ },
+		"size":              func(id *ipam.Ident) { id.Size++ },
+		"modification time": func(id *ipam.Ident) { id.MTime++ },
+		"transaction":       func(id *ipam.Ident) { id.TxID++ },
+	} {
+		s := &fakeStore{}
+		n, _, _ := followed1(t, s)
+		fresh(t, n)
+		s.set(func(s *fakeStore) {
+			id := s.ident()
+			change(&id)
+			s.file, s.tx = id, id.TxID
+			s.rows = []ipam.Reservation{{MAC: macs[2], Addr: netip.MustParseAddr("10.0.0.2")}}
+		})
+		if fresh(t, n).ByMAC(macs[2]) == nil {
+			t.Errorf("another %s alone was not noticed", name)
+		}
 	}
 }
 
