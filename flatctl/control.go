@@ -36,8 +36,8 @@ type node interface {
 	Apply(ctx context.Context, network string) (attach.Report, error)
 	// Remove takes a network out of the kernel and deletes its store.
 	Remove(ctx context.Context, network string) error
-	// Delete is CNI's DEL of one attachment.
-	Delete(ctx context.Context, network, containerID, ifName string) error
+	// DeleteDead is CNI's DEL of the attachment that holds row, unless it lives after all.
+	DeleteDead(ctx context.Context, network string, row ipam.Reservation) error
 }
 
 // thisNode is the node flatctl runs on.

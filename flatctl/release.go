@@ -49,7 +49,7 @@ func (c *control) release(ctx context.Context, arg string) error {
 		if err != nil {
 			return fmt.Errorf("preparing to release %s: %w", row.Addr, err)
 		}
-		if err := n.Delete(ctx, row.Network.Name, h.ContainerID, h.IfName); err != nil {
+		if err := n.DeleteDead(ctx, row.Network.Name, row.Reservation); err != nil {
 			return fmt.Errorf("taking away what is left of %s: %w", describe(row.Reservation), err)
 		}
 	}

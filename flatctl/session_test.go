@@ -179,8 +179,9 @@ func (n *fakeNode) Remove(ctx context.Context, network string) error {
 	return n.session.stores().Remove(ctx, network)
 }
 
-func (n *fakeNode) Delete(ctx context.Context, network, containerID, ifName string) error {
-	n.did = append(n.did, "delete "+containerID+" "+ifName)
-	_, _, err := n.session.stores().Store(network).Release(ctx, containerID, ifName)
+func (n *fakeNode) DeleteDead(ctx context.Context, network string, row ipam.Reservation) error {
+	h := row.Holder
+	n.did = append(n.did, "delete "+h.ContainerID+" "+h.IfName)
+	_, _, err := n.session.stores().Store(network).Release(ctx, h.ContainerID, h.IfName)
 	return err
 }

@@ -19,7 +19,7 @@ func TestAlive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	there := ipam.Holder{ContainerID: "c1", IfName: "eth0", NetNS: path, NetNSInode: info.Sys().(*syscall.Stat_t).Ino, BootID: "this"}
+	there := ipam.Holder{ContainerID: "c1", IfName: "eth0", NetNS: path, NetNSInode: inodeOf(info), BootID: "this"}
 	with := func(change func(*ipam.Holder)) ipam.Holder {
 		h := there
 		change(&h)
@@ -46,3 +46,5 @@ func TestAlive(t *testing.T) {
 		})
 	}
 }
+
+func inodeOf(info os.FileInfo) uint64 { return info.Sys().(*syscall.Stat_t).Ino }

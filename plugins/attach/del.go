@@ -25,6 +25,26 @@ func (n *Node) Delete(ctx context.Context, network, containerID, ifName string) 
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
 
+	return n.delete(ctx, network, containerID, ifName)
+}
+
+// DeleteDead is Delete for the holder of row, which was found dead: under the lock of
+// its attachment that is asked again, for its ADD may have gone on meanwhile. Then, and
+// if a verb runs for it, the error is *LivingHolderError.
+func (n *Node) DeleteDead(ctx context.Context, network string, row ipam.Reservation) (err error) {
+	lock, err := n.lockIdle(row)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	if err := n.provenDead(ctx, row); err != nil {
+		return err
+	}
+	return n.delete(ctx, network, row.Holder.ContainerID, row.Holder.IfName)
+}
+
+// delete does the steps of DEL, whose attachment the caller has locked.
+func (n *Node) delete(ctx context.Context, network, containerID, ifName string) error {
 	v := &deleting{
 		node:        n,
 		store:       n.Data.Store(network),

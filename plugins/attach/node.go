@@ -84,21 +84,14 @@ func (n *Node) reserve(ctx context.Context, store *ipam.Store, network *ipam.Net
 	}
 	old := *held.Row.Holder
 	if old.ContainerID != req.Holder.ContainerID || old.IfName != req.Holder.IfName {
-		lock, free, err := n.Run.Attachment(old.ContainerID, old.IfName).TryLock()
-		if err != nil {
-			return ipam.Grant{}, err
-		}
-		if !free {
-			return ipam.Grant{}, &LivingHolderError{Row: held.Row, Why: "a CNI verb is running for it"}
+		lock, lockErr := n.lockIdle(held.Row)
+		if lockErr != nil {
+			return ipam.Grant{}, lockErr
 		}
 		defer func() { err = errors.Join(err, lock.Release()) }()
 	}
-	why, err := Alive(ctx, old, n.BootID)
-	if err != nil {
+	if err := n.provenDead(ctx, held.Row); err != nil {
 		return ipam.Grant{}, err
-	}
-	if why != "" {
-		return ipam.Grant{}, &LivingHolderError{Row: held.Row, Why: why}
 	}
 	if old.Ported {
 		if err := n.changeRules(ctx, ruleChange{Network: *network, Row: held.Row}); err != nil {
@@ -110,6 +103,25 @@ func (n *Node) reserve(ctx context.Context, store *ipam.Store, network *ipam.Net
 	}
 	req.Dead = &old
 	return store.Reserve(ctx, network, req)
+}
+
+// lockIdle takes the lock of the attachment that holds row, if no verb runs for it:
+// else *LivingHolderError.
+func (n *Node) lockIdle(row ipam.Reservation) (*rundir.Held, error) {
+	lock, free, err := n.Run.Attachment(row.Holder.ContainerID, row.Holder.IfName).TryLock()
+	if err == nil && !free {
+		err = &LivingHolderError{Row: row, Why: "a CNI verb is running for it"}
+	}
+	return lock, err
+}
+
+// provenDead returns *LivingHolderError unless row's holder is dead.
+func (n *Node) provenDead(ctx context.Context, row ipam.Reservation) error {
+	why, err := Alive(ctx, *row.Holder, n.BootID)
+	if err == nil && why != "" {
+		err = &LivingHolderError{Row: row, Why: why}
+	}
+	return err
 }
 
 // Alive returns why h must be taken for alive, or "" if it is proven dead: another boot
