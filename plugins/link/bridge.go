@@ -37,7 +37,7 @@ type BridgeInfo struct {
 // EnsureBridge makes the bridge if it is missing, and otherwise adopts it as it is:
 // MAC, MTU and spanning tree of an adopted bridge are somebody's decision. Either
 // way it ends up, with its own nf_call_iptables flag if wanted (never the sysctl)
-// and with the gateway address. The order is nova-network's ensure_bridge.
+// and with the gateway address, for which the namespace is made to route. The order is nova-network's ensure_bridge.
 //
 // A bridge made here has its MAC in the request that makes it: a bridge without one
 // follows its lowest port, and udev rewrites MACs that were not asked for. The
@@ -98,6 +98,9 @@ func EnsureBridge(ctx context.Context, spec BridgeSpec) (info BridgeInfo, notice
 		}
 	}
 	if spec.Gateway.IsValid() {
+		if err := enableForwarding(); err != nil {
+			return info, nil, fmt.Errorf("making bridge %s the gateway: %w", d.name, err)
+		}
 		if info.AddedAddress, err = c.ensureAddress(ctx, d, spec.Gateway); err != nil {
 			return info, nil, err
 		}

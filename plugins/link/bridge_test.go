@@ -274,6 +274,39 @@ func TestEnsureBridgeWithoutGateway(t *testing.T) {
 	}
 }
 
+func TestOnlyAGatewayMakesTheNodeRoute(t *testing.T) {
+	ctx := inLab(t)
+	forward := filepath.Join(sysctlNet, "ipv4/ip_forward")
+	setSysctl(t, "ipv4/ip_forward", "0")
+	routes := func(want string) {
+		t.Helper()
+		if got, err := sysctl("ipv4/ip_forward"); err != nil || got != want {
+			t.Errorf("ip_forward is %q, %v; want %q", got, err, want)
+		}
+	}
+	spec := testBridge()
+	spec.Gateway = netip.Prefix{}
+	ensureBridge(ctx, t, spec)
+	routes("0")
+
+	ok(t, unix.Mount(forward, forward, "", unix.MS_BIND, ""))
+	ok(t, unix.Mount("", forward, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	_, _, err := EnsureBridge(ctx, testBridge())
+	ok(t, unix.Unmount(forward, 0))
+	if !errors.Is(err, unix.EROFS) || !strings.Contains(err.Error(), "sysctl -w net.ipv4.ip_forward=1") {
+		t.Errorf("with a sysctl that cannot be written: %v", err)
+	}
+	if addrs, err := Addresses(ctx, "br100"); err != nil || len(addrs) != 0 {
+		t.Errorf("a gateway that does not route has %v, %v", addrs, err)
+	}
+
+	for range 2 {
+		_, _, err := EnsureBridge(ctx, testBridge())
+		ok(t, err)
+		routes("1")
+	}
+}
+
 func TestRemoveCreatedBridgeLeavesABridgeWithPorts(t *testing.T) {
 	ctx := inLab(t)
 	info := ensureBridge(ctx, t, testBridge())

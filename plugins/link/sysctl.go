@@ -2,6 +2,7 @@ package link
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -24,6 +25,22 @@ func disableIPv6(name string) error {
 		return nil
 	}
 	return err
+}
+
+// enableForwarding lets the calling thread's namespace route IPv4, as the reference
+// bridge plugin does for a gateway. The switch is the whole namespace's and is never set
+// back: others may rely on it by then. It is written only if it is off, since writing it
+// resets settings of every link.
+func enableForwarding() error {
+	const forward = "ipv4/ip_forward"
+	v, err := sysctl(forward)
+	if err != nil || v == "1" {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(sysctlNet, forward), []byte("1"), 0); err != nil {
+		return fmt.Errorf("a gateway routes, but net.ipv4.ip_forward is %s and cannot be set to 1 (do it yourself: `sysctl -w net.ipv4.ip_forward=1`): %w", v, err)
+	}
+	return nil
 }
 
 // sysctl reads a network sysctl of the calling thread's namespace; empty if the
