@@ -114,8 +114,10 @@ func TestConfigureContainer(t *testing.T) {
 					break
 				}
 			}
+			port, _, err := PortByName(ctx, w.spec.Name)
+			ok(t, err)
 			inside, there, err := Inside(ctx, w.netns, "eth0")
-			want := InsideInfo{Index: inside.Index, MAC: w.spec.MAC, MTU: 1500, Up: true, Addrs: []netip.Prefix{w.addr}}
+			want := InsideInfo{Index: inside.Index, MAC: w.spec.MAC, MTU: 1500, Up: true, Addrs: []netip.Prefix{w.addr}, Port: port.Index}
 			if d := cmp.Diff(want, inside, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" || !there || err != nil {
 				t.Errorf("Inside = %v, %v (-want +got):\n%s", there, err, d)
 			}

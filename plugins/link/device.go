@@ -38,8 +38,9 @@ type bridgeData struct {
 }
 
 type portData struct {
-	state   uint8 // IFLA_BRPORT_STATE: 0 disabled, 1 listening, 2 learning, 3 forwarding, 4 blocking
-	hairpin bool
+	state    uint8 // IFLA_BRPORT_STATE: 0 disabled, 1 listening, 2 learning, 3 forwarding, 4 blocking
+	hairpin  bool
+	learning bool
 }
 
 // typeName names the device's type for people.
@@ -178,6 +179,8 @@ func (d *device) parseLinkInfo(b []byte) error {
 				d.asPort.state = uint8(number(v))
 			case nl.IFLA_BRPORT_MODE:
 				d.asPort.hairpin = number(v) != 0
+			case nl.IFLA_BRPORT_LEARNING:
+				d.asPort.learning = number(v) != 0
 			}
 			return nil
 		})

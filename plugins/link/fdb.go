@@ -1,6 +1,7 @@
 package link
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -46,25 +47,54 @@ func (c *conn) pinMAC(d device, mac ipam.MAC) error {
 	return nil
 }
 
+// Pinned reports whether mac is a static sticky entry of the bridge for a port, as
+// CreatePort makes it.
+func Pinned(ctx context.Context, port string, mac ipam.MAC) (bool, error) {
+	if err := checkPortName(port); err != nil {
+		return false, err
+	}
+	c, err := dial(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer c.close()
+	d, err := c.device(port)
+	if err != nil {
+		return false, fmt.Errorf("looking up port %s: %w", port, err)
+	}
+	if d.masterKind != "bridge" {
+		return false, nil
+	}
+	n, ok, err := c.bridgeEntry(d, mac)
+	return ok && n.LinkIndex == d.index && n.State&netlink.NUD_NOARP != 0 && n.Flags&ntfSticky != 0, err
+}
+
 // isLocal reports whether the bridge of port d has mac as a permanent entry, which is
 // how it keeps the host's own addresses.
 func (c *conn) isLocal(d device, mac ipam.MAC) (bool, error) {
+	n, ok, err := c.bridgeEntry(d, mac)
+	return ok && n.State&netlink.NUD_PERMANENT != 0, err
+}
+
+// bridgeEntry asks the bridge of port d for its entry of mac, whatever port that is
+// of; false = it has none.
+func (c *conn) bridgeEntry(d device, mac ipam.MAC) (*netlink.Neigh, bool, error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETNEIGH, 0)
 	req.AddData(&netlink.Ndmsg{Family: unix.AF_BRIDGE, Index: uint32(d.index), Flags: netlink.NTF_MASTER})
 	req.AddData(nl.NewRtAttr(netlink.NDA_LLADDR, mac[:]))
 	msgs, err := c.execute(req, unix.RTM_NEWNEIGH)
-	if errors.Is(err, unix.ENOENT) { // it has just aged out
-		return false, nil
+	if errors.Is(err, unix.ENOENT) { // or it has just aged out
+		return nil, false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("asking for the bridge's entry: %w", err)
+		return nil, false, fmt.Errorf("asking for the bridge's entry: %w", err)
 	}
 	if len(msgs) != 1 {
-		return false, fmt.Errorf("asking for the bridge's entry: %d answers", len(msgs))
+		return nil, false, fmt.Errorf("asking for the bridge's entry: %d answers", len(msgs))
 	}
 	n, err := netlink.NeighDeserialize(msgs[0])
 	if err != nil {
-		return false, fmt.Errorf("parsing the bridge's entry: %w", err)
+		return nil, false, fmt.Errorf("parsing the bridge's entry: %w", err)
 	}
-	return n.State&netlink.NUD_PERMANENT != 0, nil
+	return n, true, nil
 }

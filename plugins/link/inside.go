@@ -18,6 +18,7 @@ type InsideInfo struct {
 	MTU   int // bytes
 	Up    bool
 	Addrs []netip.Prefix // IPv4
+	Port  int            // index of the pair's other end; 0 = it is no pair's end
 }
 
 // Inside looks at interface ifName of the namespace at path; false = there is none.
@@ -46,5 +47,9 @@ func inside(ctx context.Context, path, ifName string) (InsideInfo, error) {
 	if err != nil {
 		return InsideInfo{}, err
 	}
-	return InsideInfo{Index: d.index, MAC: d.mac, MTU: d.mtu, Up: d.up, Addrs: addrs}, nil
+	info := InsideInfo{Index: d.index, MAC: d.mac, MTU: d.mtu, Up: d.up, Addrs: addrs}
+	if d.kind == "veth" {
+		info.Port = d.peer
+	}
+	return info, nil
 }

@@ -43,6 +43,9 @@ type PortInfo struct {
 	MAC         ipam.MAC // host side
 	MTU         int      // bytes
 	Up          bool     // administratively
+	Hairpin     bool     // as the bridge has it; see PortSpec
+	Learning    bool     // likewise
+	Peer        int      // index of the container's side, in its namespace
 }
 
 // CreatePort makes a workload's port: a veth pair with both MACs and MTUs given
@@ -101,7 +104,7 @@ func CreatePort(ctx context.Context, spec PortSpec) (info PortInfo, err error) {
 	}
 	d.alias = spec.Alias
 	info = d.port()
-	info.Bridge = spec.Bridge
+	info.Bridge, info.Hairpin, info.Learning = spec.Bridge, spec.Hairpin, spec.Learning
 	return info, nil
 }
 
@@ -212,7 +215,8 @@ func livesIn(ctx context.Context, d device, path string) (bool, error) {
 }
 
 func (d device) port() PortInfo {
-	return PortInfo{Name: d.name, Index: d.index, Alias: d.alias, BridgeIndex: d.master, MAC: d.mac, MTU: d.mtu, Up: d.up}
+	return PortInfo{Name: d.name, Index: d.index, Alias: d.alias, BridgeIndex: d.master, MAC: d.mac, MTU: d.mtu, Up: d.up,
+		Hairpin: d.asPort.hairpin, Learning: d.asPort.learning, Peer: d.peer}
 }
 
 // PortByName finds a port; false = there is none, which is the evidence that its

@@ -33,9 +33,9 @@ func TestCreatePort(t *testing.T) {
 	deleteLinkAtEnd(t, w.spec.Name)
 	want := PortInfo{
 		Name: w.spec.Name, Index: info.Index, Alias: "flatdhcp flat container-2 eth0", Bridge: "br100", BridgeIndex: bridge.Index,
-		MAC: w.spec.MAC.HostSide(), MTU: 1400,
+		MAC: w.spec.MAC.HostSide(), MTU: 1400, Hairpin: true, Peer: info.Peer,
 	}
-	if d := cmp.Diff(want, info); d != "" || info.Index == 0 {
+	if d := cmp.Diff(want, info); d != "" || info.Index == 0 || info.Peer == 0 {
 		t.Errorf("CreatePort (-want +got):\n%s", d)
 	}
 	found, there, err := PortByName(ctx, w.spec.Name)
@@ -249,20 +249,24 @@ func TestPinTakesOverWhatTheBridgeLearnedElsewhere(t *testing.T) {
 	}
 }
 
-func TestSetLearning(t *testing.T) {
+func TestSetPort(t *testing.T) {
 	ctx := inLab(t)
 	ensureBridge(ctx, t, testBridge())
 	w := newWorkload(t, 2)
 	_, err := CreatePort(ctx, w.spec)
 	ok(t, err)
 	deleteLinkAtEnd(t, w.spec.Name)
-	for _, want := range []string{"1", "0", "1"} {
-		ok(t, SetLearning(ctx, w.spec.Name, want == "1"))
-		if got := sysfs(t, w.spec.Name, "brport/learning"); got != want {
-			t.Errorf("learning is %s, want %s", got, want)
+	for _, want := range []string{"11", "00", "10", "01"} {
+		hairpin, learning := want[0] == '1', want[1] == '1'
+		ok(t, SetPort(ctx, w.spec.Name, hairpin, learning))
+		if got := sysfs(t, w.spec.Name, "brport/hairpin_mode") + sysfs(t, w.spec.Name, "brport/learning"); got != want {
+			t.Errorf("hairpin mode and learning are %s, want %s", got, want)
+		}
+		if info, _, err := PortByName(ctx, w.spec.Name); err != nil || info.Hairpin != hairpin || info.Learning != learning {
+			t.Errorf("PortByName = %+v, %v; want %s", info, err, want)
 		}
 	}
-	ok(t, SetLearning(ctx, PortPrefix+"gone", true)) // its DEL was faster
+	ok(t, SetPort(ctx, PortPrefix+"gone", true, true)) // its DEL was faster
 }
 
 func TestPortDownAndUpKeepThePinnedEntry(t *testing.T) {
@@ -400,4 +404,27 @@ func TestWaitForwardingGivesUp(t *testing.T) {
 	if _, err := WaitForwarding(short, w.spec.Name, time.Second); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("WaitForwarding beyond the context's deadline: %v", err)
 	}
+}
+
+// Pinned tells the entry that CreatePort made from none, a learned and another port's.
+func TestPinned(t *testing.T) {
+	ctx := inLab(t)
+	ensureBridge(ctx, t, testBridge())
+	w, other := newWorkload(t, 2).attach(ctx, t), newWorkload(t, 3).attach(ctx, t)
+	want := func(what string, port string, want bool) {
+		t.Helper()
+		if got, err := Pinned(ctx, port, w.spec.MAC); err != nil || got != want {
+			t.Errorf("%s: got %v, %v; want %v", what, got, err, want)
+		}
+	}
+	want("its own", w.spec.Name, true)
+	want("another's", other.spec.Name, false)
+	entry := &netlink.Neigh{LinkIndex: w.info.Index, Family: unix.AF_BRIDGE, State: netlink.NUD_NOARP,
+		Flags: netlink.NTF_MASTER, HardwareAddr: w.spec.MAC.HardwareAddr()}
+	ok(t, netlink.NeighDel(entry))
+	want("gone", w.spec.Name, false)
+	ok(t, netlink.NeighAdd(entry))
+	want("static, but not sticky", w.spec.Name, false)
+	ok(t, netlink.LinkSetNoMaster(linkNamed(t, w.spec.Name)))
+	want("on no bridge", w.spec.Name, false)
 }

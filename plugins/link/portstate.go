@@ -49,9 +49,9 @@ func setPort(ctx context.Context, name string, up bool) error {
 	return c.setUp(0, name, up)
 }
 
-// SetLearning lets the bridge learn from what a port sends, or not; see PortSpec. A
-// missing port is no error: its DEL was faster.
-func SetLearning(ctx context.Context, name string, on bool) error {
+// SetPort gives a port the flags of PortSpec that a network's policy decides. A missing
+// port is no error: its DEL was faster.
+func SetPort(ctx context.Context, name string, hairpin, learning bool) error {
 	if err := checkPortName(name); err != nil {
 		return err
 	}
@@ -63,11 +63,12 @@ func SetLearning(ctx context.Context, name string, on bool) error {
 	d, err := c.device(name)
 	if err == nil {
 		slave := slaveData()
-		slave.data.AddRtAttr(nl.IFLA_BRPORT_LEARNING, flag(on))
+		slave.data.AddRtAttr(nl.IFLA_BRPORT_LEARNING, flag(learning))
+		slave.data.AddRtAttr(nl.IFLA_BRPORT_MODE, flag(hairpin))
 		err = c.change(d.index, slave.info)
 	}
 	if err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("setting learning of port %s to %t: %w", name, on, err)
+		return fmt.Errorf("setting hairpin mode of port %s to %t and learning to %t: %w", name, hairpin, learning, err)
 	}
 	return nil
 }
