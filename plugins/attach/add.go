@@ -183,7 +183,8 @@ func (v *adding) makePort(ctx context.Context) (err error) {
 		ContainerIfName: h.IfName,
 		MAC:             v.made.Row.MAC,
 		MTU:             v.made.Bridge.MTU,
-		Learning:        !v.network.Bridge.AntiSpoofing,
+		Hairpin:         v.network.Bridge.HairpinMode,
+		Learning:        learns(v.network),
 	})
 	return errors.Join(err, v.unlockNode())
 }
@@ -262,6 +263,12 @@ func BridgeSpec(network ipam.Network) link.BridgeSpec {
 		spec.Gateway = netip.PrefixFrom(network.Pool.Gateway, network.Pool.Subnet.Bits())
 	}
 	return spec
+}
+
+// learns says whether the bridge may learn MACs from network's ports: where nobody
+// checks what MACs they send from.
+func learns(network ipam.Network) bool {
+	return !network.Bridge.AntiSpoofing && !network.Bridge.MACSpoofCheck
 }
 
 // Gateways returns who counts as a gateway of network.

@@ -43,7 +43,7 @@ func (n *Node) Apply(ctx context.Context, network string) (Report, error) {
 		}
 		for _, r := range living[network] {
 			port := link.PortName(r.Holder.ContainerID, r.Holder.IfName)
-			if err := link.SetLearning(ctx, port, !record.Bridge.AntiSpoofing); err != nil {
+			if err := link.SetPort(ctx, port, record.Bridge.HairpinMode, learns(record)); err != nil {
 				return err
 			}
 		}

@@ -14,7 +14,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -112,6 +111,11 @@ func (n *node) output(cmd *exec.Cmd) string {
 		n.t.Fatalf("%s: %v\n%s", cmd, err, out)
 	}
 	return string(out)
+}
+
+// outputErr runs a program that may fail.
+func (n *node) outputErr(argv ...string) error {
+	return exec.Command(argv[0], argv[1:]...).Run()
 }
 
 // exec runs a program in the node's network namespace.
@@ -283,16 +287,6 @@ func (n *node) says(text string, parts ...string) {
 	for _, part := range parts {
 		if !strings.Contains(text, part) {
 			n.t.Errorf("%q is not in: %s", part, text)
-		}
-	}
-}
-
-// eventually waits for a condition; the limit only keeps a broken test from hanging.
-func (n *node) eventually(what string, ok func() bool) {
-	n.t.Helper()
-	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			n.t.Fatalf("waiting for %s", what)
 		}
 	}
 }

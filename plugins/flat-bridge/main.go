@@ -27,7 +27,7 @@ func main() {
 	skel.PluginMainFuncs(skel.CNIFuncs{
 		Add:    p.add,
 		Del:    p.del,
-		Check:  later("CHECK"),
+		Check:  p.check,
 		GC:     later("GC"),
 		Status: p.status,
 	}, cniversion.PluginSupports(conf.Versions()...), "flat-bridge "+version+
