@@ -24,7 +24,7 @@ pkg_demo   = ./hack/cmd/demo
 pkg_labctl = ./hack/cmd/labctl
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint vuln demo lab lab-down bench-store fuzz install uninstall clean deps \
+.PHONY: help build test lint vuln demo lab lab-down bench-store fuzz image install uninstall clean deps \
 	unit e2e e2e-bin need-root FORCE
 
 help: ## print this
@@ -100,6 +100,14 @@ bench-store: ## cost of reserve, release and look-up with 0, 1,000 and 60,000 re
 
 fuzz: ## run each fuzz target for FUZZTIME (10s)
 	@hack/fuzz $(FUZZTIME)
+
+# Any builder does; FROM scratch needs neither a registry nor a runtime.
+IMAGE ?= localhost/flatdhcp:$(VERSION)
+IMAGETOOL ?= $(firstword $(foreach t,podman buildah docker,$(shell command -v $(t))))
+
+image: build ## an image of the four programs that installs the plugins (podman, buildah or docker)
+	@[ -n "$(IMAGETOOL)" ] || { echo "make image needs podman, buildah or docker: apt-get install buildah" >&2; exit 1; }
+	$(IMAGETOOL) build -t $(IMAGE) .
 
 # Written beside its place and renamed into it: a runtime never executes half a plugin.
 define put

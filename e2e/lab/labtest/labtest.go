@@ -42,7 +42,7 @@ func directory(t testing.TB, env, inRepository, how string) string {
 	t.Helper()
 	dir := os.Getenv(env)
 	if dir == "" {
-		dir = filepath.Join(repository(t), inRepository)
+		dir = filepath.Join(Repository(t), inRepository)
 	}
 	if _, err := os.Stat(dir); err != nil {
 		t.Fatalf("the programs are missing: %v; run %s first, or make test", err, how)
@@ -50,8 +50,8 @@ func directory(t testing.TB, env, inRepository, how string) string {
 	return dir
 }
 
-// repository is the directory of go.mod, above that of the test.
-func repository(t testing.TB) string {
+// Repository is the directory of go.mod, above that of the test.
+func Repository(t testing.TB) string {
 	t.Helper()
 	dir, err := os.Getwd()
 	if err != nil {
