@@ -172,6 +172,44 @@ func TestRequestedAddress(t *testing.T) {
 	})
 }
 
+// What is kept for a workload is nobody's in another namespace to ask for, neither by
+// address nor by the MAC that names it.
+func TestRequestForWhatIsKeptForAnotherNamespace(t *testing.T) {
+	const kept = "is kept for workload default/pod:gone/eth0 of another namespace (retain) until 2026-01-02T12:00:00Z (asked for by the test)"
+	for name, tt := range map[string]struct {
+		ask  func(*Request, Grant)
+		want string
+	}{
+		"address": {func(r *Request, g Grant) { r.Addr = g.Addr }, "request refused: address 10.0.0.2 " + kept},
+		"MAC":     {func(r *Request, g Grant) { r.MAC = g.MAC }, "request refused: MAC fa:16:3e:00:00:02 names address 10.0.0.2, which " + kept},
+	} {
+		for _, namespace := range []string{"evil", "default", ""} { // the last two: its own, and the operator
+			t.Run(name+" by "+namespace, func(t *testing.T) {
+				s, c := policyStore(t)
+				gone := mustReserve(t, s, request("gone", "g"))
+				mustRelease(t, s, "g")
+				c.advance(time.Hour) // far past the quarantine
+				req := request("taker", "t")
+				req.Workload.Namespace, req.Asked = namespace, "the test"
+				tt.ask(&req, gone)
+				g, err := s.Reserve(context.Background(), nil, req)
+				if namespace != "evil" {
+					if err != nil || g.MAC != gone.MAC {
+						t.Errorf("got %s, %v; want %s", g.MAC, err, gone.MAC)
+					}
+					return
+				}
+				if want := "reserving an address in network flat for workload evil/pod:taker/eth0: " + tt.want; err == nil || err.Error() != want {
+					t.Errorf("got  %v\nwant %s", err, want)
+				}
+				if g := mustReserve(t, s, request("gone", "g2")); g.Addr != gone.Addr || g.MAC != gone.MAC {
+					t.Errorf("it came back to %s with %s", g.Addr, g.MAC)
+				}
+			})
+		}
+	}
+}
+
 func TestRequestedMAC(t *testing.T) {
 	ctx := context.Background()
 	d := testDir(t)
@@ -454,7 +492,7 @@ func TestAdministratorsReservationByNameMeetsRequestedMAC(t *testing.T) {
 	reserved := MAC{2, 0, 0, 0, 0, 9}
 	asking := func(name, cid string, mac MAC) Request {
 		req := request(name, cid)
-		req.Named, req.Workload = req.Workload, Workload{Namespace: "default", Kind: KindMAC, Value: mac.String(), IfName: "eth0"}
+		req.Named, req.Workload = []Workload{req.Workload}, Workload{Namespace: "default", Kind: KindMAC, Value: mac.String(), IfName: "eth0"}
 		req.MAC = mac
 		return req
 	}
@@ -497,7 +535,7 @@ func TestAdministratorsReservationByNameMeetsRequestedMAC(t *testing.T) {
 		t.Errorf("it got the reservation of %s", g.Workload)
 	}
 	bad := request("db", "y")
-	bad.Named = Workload{Kind: "x"}
+	bad.Named = []Workload{{Kind: "x"}}
 	if _, err := s.Reserve(ctx, nil, bad); !errors.Is(err, ErrRefused) {
 		t.Errorf("an impossible name: %v", err)
 	}

@@ -6,10 +6,10 @@ import "net/netip"
 // which wishes count (see design.md, "Who may ask for what").
 type Request struct {
 	Workload Workload
-	// Named is the same workload by its name, where Workload names it by something
-	// else it asked for (its MAC); zero if not. An administrator reserves for a name,
-	// and no request may be a way around that.
-	Named Workload
+	// Named is what else names the same workload, where Workload names it by something
+	// it asked for (an identity, its MAC): an administrator reserves for a name, and no
+	// request may be a way around that. Of several reservations the first counts.
+	Named []Workload
 	// Holder is the attachment that is to hold the reservation. Its ContainerID and
 	// IfName are required.
 	Holder Holder
@@ -18,6 +18,9 @@ type Request struct {
 	Addr     netip.Addr
 	MAC      MAC
 	Hostname string
+	// Asked says which wishes there are, whose, and how they were spelled, for the error
+	// that refuses one; empty = say nothing.
+	Asked string
 	// HostnameHint is the name to use where nobody chose one, such as the pod's: it
 	// gives way to Hostname, to an administrator's choice and to the name that a
 	// returning workload had. Empty, or a valid host name.

@@ -42,7 +42,13 @@ func (s *Store) Reserve(ctx context.Context, n *Network, req Request) (Grant, er
 		err = errors.Join(err, s.correctClock(ctx))
 	}
 	if err != nil {
-		return Grant{}, fmt.Errorf("reserving an address in network %s for workload %s: %w", s.name, req.Workload, err)
+		err = fmt.Errorf("reserving an address in network %s for workload %s: %w", s.name, req.Workload, err)
+	}
+	if req.Asked != "" && errors.Is(err, ErrRefused) {
+		err = fmt.Errorf("%w (asked for by %s)", err, req.Asked)
+	}
+	if err != nil {
+		return Grant{}, err
 	}
 	return g, nil
 }
@@ -51,8 +57,10 @@ func checkRequest(req Request) error {
 	if why := validWorkload(req.Workload); why != "" {
 		return refused("%s", why)
 	}
-	if why := validWorkload(req.Named); why != "" && req.Named != (Workload{}) {
-		return refused("%s", why)
+	for _, w := range req.Named {
+		if why := validWorkload(w); why != "" {
+			return refused("%s", why)
+		}
 	}
 	if why := validAttachment(req.Holder); why != "" {
 		return refused("%s", why)
@@ -118,10 +126,10 @@ func (t *txn) reserve(req Request) (Grant, bool, error) {
 // named returns whom a request is for: the workload by its name if the administrator
 // has a reservation for that, and none for what the request calls it.
 func (t *txn) named(req Request) (Workload, error) {
-	if req.Named == (Workload{}) {
+	if len(req.Named) == 0 {
 		return req.Workload, nil
 	}
-	for _, w := range []Workload{req.Workload, req.Named} {
+	for _, w := range append([]Workload{req.Workload}, req.Named...) {
 		r, err := t.ByWorkload(w)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return w, err
@@ -203,7 +211,7 @@ func (t *txn) attach(row Reservation, req Request, g *Grant) error {
 	}
 	r := row
 	if !req.MAC.IsZero() && req.MAC != row.MAC {
-		if err := t.checkMAC(req.MAC, req.Workload); err != nil {
+		if err := t.admitMAC(req.MAC, req.Workload); err != nil {
 			return err
 		}
 		r.MAC, r.PreviousMAC = req.MAC, row.MAC
@@ -238,7 +246,7 @@ type wish struct {
 // and inserts it.
 func (t *txn) place(r Reservation, want wish, g *Grant) error {
 	if !want.mac.IsZero() {
-		if err := t.checkMAC(want.mac, r.Workload); err != nil {
+		if err := t.admitMAC(want.mac, r.Workload); err != nil {
 			return err
 		}
 	}
@@ -335,5 +343,39 @@ func (t *txn) admit(a netip.Addr, r Reservation) error {
 		return refused("address %s was released a moment ago and is in quarantine (reuseDelay) until %s",
 			a, free.Format(time.RFC3339))
 	}
+	if why := t.keptFor(p, r.Workload); why != "" {
+		return refused("address %s %s", a, why)
+	}
 	return nil
+}
+
+// admitMAC says why a workload may not have a MAC asked for by name. One that names
+// an address kept for another's workload would cost that workload its address.
+func (t *txn) admitMAC(mac MAC, w Workload) error {
+	if err := t.checkMAC(mac, w); err != nil {
+		return err
+	}
+	a, ok := t.net.Pool.derivesFrom(mac)
+	if !ok {
+		return nil
+	}
+	p, ok, err := t.past(a)
+	if err != nil || !ok {
+		return err
+	}
+	if why := t.keptFor(p, w); why != "" {
+		return refused("MAC %s names address %s, which %s", mac, a, why)
+	}
+	return nil
+}
+
+// keptFor says for whom a released address is kept, if w may not ask for it
+// meanwhile; empty if it may. A namespace's workloads may ask for each other's, since
+// pods are replaced by others of another name, and the operator for all.
+func (t *txn) keptFor(p past, w Workload) string {
+	until := p.Released.Add(time.Duration(t.net.Pool.Retain))
+	if w.Namespace == "" || p.Workload == nil || p.Workload.Namespace == w.Namespace || !t.now.Before(until) {
+		return ""
+	}
+	return fmt.Sprintf("is kept for workload %s of another namespace (retain) until %s", p.Workload, until.Format(time.RFC3339))
 }

@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -66,4 +67,80 @@ func didYouMean(word string) string {
 		return ""
 	}
 	return ": did you mean " + wishWords[i] + "?"
+}
+
+// podAnnotations is the capability by which a runtime sends a pod's annotations.
+const podAnnotations = "io.kubernetes.cri.pod-annotations"
+
+// readPodAnnotations reads a pod's annotations that are ours. Whether they count is
+// judged later; others' are left alone, whatever they hold.
+func (c *Config) readPodAnnotations(rc *object) error {
+	all, ok, err := rc.object(podAnnotations)
+	if err != nil || !ok {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(all.fields)) {
+		wish, ours := strings.CutPrefix(name, annotationPrefix)
+		if !ours {
+			continue
+		}
+		value, err := all.text(name, "")
+		if err != nil {
+			return err
+		}
+		switch {
+		case slices.Contains(laterWords, wish):
+			c.ignored.add("ignoring annotation %s with value %q: it is not supported by this version", name, clipped(value))
+		case !slices.Contains(wishWords, wish):
+			c.ignored.add("ignoring annotation %q with value %q: there is no such annotation%s", clipped(name), clipped(value), didYouMean(wish))
+		default:
+			c.Annotations.set(wish, value)
+		}
+	}
+	return nil
+}
+
+// set is given's inverse.
+func (a *Asked) set(wish, value string) {
+	switch wish {
+	case wishIP:
+		a.IPs = commaList(value)
+	case wishMAC:
+		a.MAC = value
+	case wishHostname:
+		a.Hostname = value
+	case wishIdentity:
+		a.Identity = value
+	case wishToggle:
+		a.AllowSameNetTraffic = value
+	}
+}
+
+// asked reads what runtimeConfig or args.cni asks for, of the wishes that can stand
+// there.
+func (o *object) asked(wishes ...string) (Asked, error) {
+	var a Asked
+	for _, wish := range wishes {
+		key := argsKeys[wish]
+		raw, ok := o.raw(key)
+		if !ok {
+			continue
+		}
+		var err error
+		switch wish {
+		case wishIP:
+			a.IPs, err = o.texts(key, "addresses")
+		case wishToggle:
+			_, err = o.boolean(key, false)
+			a.set(wish, string(raw))
+		default:
+			var s string
+			s, err = o.text(key, "")
+			a.set(wish, s)
+		}
+		if err != nil {
+			return Asked{}, err
+		}
+	}
+	return a, nil
 }

@@ -1,6 +1,8 @@
 package conf
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -8,9 +10,18 @@ import (
 
 // cniArgs is what CNI_ARGS says, the variable's legacy list of KEY=VALUE pairs.
 type cniArgs struct {
-	ip, mac        string
+	asked          Asked
 	namespace, pod string // K8S_POD_NAMESPACE, K8S_POD_NAME
 }
+
+// cniArgsKeys are the keys of wishes in CNI_ARGS, the first two the reference
+// plugins'.
+var cniArgsKeys = map[string]string{
+	wishIP: "IP", wishMAC: "MAC", wishHostname: "HOSTNAME", wishIdentity: "IDENTITY", wishToggle: "ALLOW_SAME_NET_TRAFFIC",
+}
+
+// maxPodName bounds a pod's name and namespace (bytes), as Kubernetes does.
+const maxPodName = 253
 
 // parseCNIArgs reads CNI_ARGS.
 //
@@ -21,8 +32,11 @@ type cniArgs struct {
 // own variable to a request must not decide by accident which one counts.
 func parseCNIArgs(s string) (cniArgs, error) {
 	var a cniArgs
+	ips := ""
 	known := map[string]*string{
-		"IP": &a.ip, "MAC": &a.mac, "K8S_POD_NAMESPACE": &a.namespace, "K8S_POD_NAME": &a.pod,
+		"IP": &ips, "MAC": &a.asked.MAC, "HOSTNAME": &a.asked.Hostname, "IDENTITY": &a.asked.Identity,
+		"ALLOW_SAME_NET_TRAFFIC": &a.asked.AllowSameNetTraffic,
+		"K8S_POD_NAMESPACE":      &a.namespace, "K8S_POD_NAME": &a.pod,
 		// Told by every Kubernetes runtime, of no use here.
 		"K8S_POD_INFRA_CONTAINER_ID": new(string), "K8S_POD_UID": new(string),
 	}
@@ -59,9 +73,38 @@ func parseCNIArgs(s string) (cniArgs, error) {
 		seen[key], *field = value, value
 	}
 	if unknown != "" && !ignore {
-		return a, argsError(unknown, "the key is unknown; IP, MAC and K8S_POD_* are read, and IgnoreUnknown=1 accepts others")
+		return a, argsError(unknown, "no such key%s (IP, MAC, HOSTNAME, IDENTITY, ALLOW_SAME_NET_TRAFFIC and K8S_POD_* are read, "+
+			"IgnoreUnknown=1 accepts others)", nearestArg(unknown, known))
 	}
+	a.asked.IPs = commaList(ips)
 	return a, nil
+}
+
+// nearestArg says which key of CNI_ARGS was probably meant.
+func nearestArg(pair string, known map[string]*string) string {
+	key, _, _ := strings.Cut(pair, "=")
+	names := slices.Sorted(maps.Keys(known))
+	if i := nearest(key, len(names), func(i int) string { return names[i] }); i >= 0 {
+		return ": did you mean " + names[i] + "?"
+	}
+	return ""
+}
+
+// checkNames refuses names that could pose as another's. Slashes separate the parts
+// of a stored identity.
+func (a cniArgs) checkNames() error {
+	for _, part := range []struct{ key, value string }{{"K8S_POD_NAMESPACE", a.namespace}, {"K8S_POD_NAME", a.pod}} {
+		if part.value == "" {
+			continue
+		}
+		if strings.Contains(part.value, "/") || !printable(part.value) {
+			return argsError(part.key+"="+part.value, "a name without slashes, spaces and control characters is wanted")
+		}
+		if len(part.value) > maxPodName {
+			return argsError(part.key+"="+part.value, "at most %d characters are accepted", maxPodName)
+		}
+	}
+	return nil
 }
 
 // argsError is error 4 about one pair of CNI_ARGS.

@@ -51,7 +51,10 @@ type Config struct {
 	DataDir string // absolute path
 
 	RuntimeConfig Asked // capability arguments: mac, ips
-	Args          Asked // args.cni: mac, ips
+	Args          Asked // args.cni: mac, ips, hostname, identity, allowSameNetTraffic
+	Annotations   Asked // the pod's flatdhcp.io/ annotations
+
+	ignored notices // about annotations that mean nothing
 
 	// Notices name the keys that were accepted without effect; the caller logs them.
 	Notices []string
@@ -62,12 +65,6 @@ type Config struct {
 	// ValidAttachments is GC's list: nil = the key is absent, which means touch
 	// nothing; null and [] both give an empty list, which means nothing is valid.
 	ValidAttachments *[]types.GCAttachment
-}
-
-// Asked is what one source asks for, as it was spelled; Config.Request judges it.
-type Asked struct {
-	MAC string
-	IPs []string
 }
 
 // Parse reads and validates what a runtime sends plugin (FlatBridge or FlatIPAM) on
@@ -204,7 +201,7 @@ func (c *Config) readNetwork(root *object, plugin string) error {
 	return err
 }
 
-// readAsked reads what runtimeConfig and args.cni ask for. Keys there that other
+// readAsked reads what runtimeConfig (annotations included) and args.cni ask for. Keys there that other
 // plugins serve (portMappings, bandwidth) are theirs.
 func (c *Config) readAsked(root *object) error {
 	rc, ok, err := root.object("runtimeConfig")
@@ -215,7 +212,10 @@ func (c *Config) readAsked(root *object) error {
 		if raw, given := rc.raw("ipRanges"); given && !isEmptyList(raw) {
 			return rc.invalid("ipRanges", "ranges by capability are not accepted: write subnet or ranges into ipam")
 		}
-		if c.RuntimeConfig, err = rc.asked(); err != nil {
+		if c.RuntimeConfig, err = rc.asked(wishIP, wishMAC); err != nil {
+			return err
+		}
+		if err := c.readPodAnnotations(rc); err != nil {
 			return err
 		}
 	}
@@ -227,7 +227,7 @@ func (c *Config) readAsked(root *object) error {
 	if err != nil || !ok {
 		return err
 	}
-	c.Args, err = cni.asked()
+	c.Args, err = cni.asked(wishWords...)
 	return err
 }
 

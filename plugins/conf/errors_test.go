@@ -277,4 +277,6 @@ func TestCNIErrorCodes(t *testing.T) {
 	}
 }
 
+func mustAddr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
 func invalidCode(code uint) error { return newError(code, "already one") }

@@ -184,7 +184,7 @@ func (o *object) hint(name string, accepted []key) string {
 
 // nearest returns the index of the name most like s, -1 if none of the n is.
 func nearest(s string, n int, name func(int) string) int {
-	best, distance := -1, 1+max(2, len(s)/3)
+	best, distance := -1, min(len(s), 1+max(2, len(s)/3))
 	for i := range n {
 		if d := editDistance(strings.ToLower(s), strings.ToLower(name(i))); d < distance {
 			best, distance = i, d

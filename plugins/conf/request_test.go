@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -16,19 +17,22 @@ func TestParseCNIArgs(t *testing.T) {
 		err  string
 	}{
 		"nothing":   {"", cniArgs{}, ""},
-		"a request": {"IP=10.0.0.5;MAC=fa:16:3e:00:00:05", cniArgs{ip: "10.0.0.5", mac: "fa:16:3e:00:00:05"}, ""},
+		"a request": {"IP=10.0.0.5;MAC=fa:16:3e:00:00:05", cniArgs{asked: Asked{IPs: []string{"10.0.0.5"}, MAC: "fa:16:3e:00:00:05"}}, ""},
+		"every request": {"IP=10.0.0.5, fd00::5;HOSTNAME=web;IDENTITY=vm-1;ALLOW_SAME_NET_TRAFFIC=false",
+			cniArgs{asked: Asked{IPs: []string{"10.0.0.5", "fd00::5"}, Hostname: "web", Identity: "vm-1", AllowSameNetTraffic: "false"}}, ""},
 		"containerd": {"K8S_POD_NAME=web-0;K8S_POD_UID=u;IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_INFRA_CONTAINER_ID=c",
 			cniArgs{namespace: "default", pod: "web-0"}, ""},
 		"unknown keys, told so last":            {"FOO=bar;IgnoreUnknown=true", cniArgs{}, ""},
-		"empty pairs":                           {";IP=10.0.0.5;;", cniArgs{ip: "10.0.0.5"}, ""},
+		"empty pairs":                           {";IP=10.0.0.5;;", cniArgs{asked: Asked{IPs: []string{"10.0.0.5"}}}, ""},
 		"equals sign in a value":                {"X=a=b;IgnoreUnknown=1", cniArgs{}, ""},
-		"the same twice":                        {"IP=10.0.0.5;IP=10.0.0.5", cniArgs{ip: "10.0.0.5"}, ""},
+		"the same twice":                        {"IP=10.0.0.5;IP=10.0.0.5", cniArgs{asked: Asked{IPs: []string{"10.0.0.5"}}}, ""},
 		"an empty namespace is none (ocicni)":   {"K8S_POD_NAMESPACE=;K8S_POD_NAME=web", cniArgs{pod: "web"}, ""},
 		"two values":                            {"IP=10.0.0.5;IP=10.0.0.6", cniArgs{}, `4: CNI_ARGS "IP=10.0.0.6": IP is given twice, first as "10.0.0.5"`},
 		"no pair":                               {"IP=10.0.0.5;MAC", cniArgs{}, `4: CNI_ARGS "MAC": KEY=VALUE is wanted`},
 		"no key":                                {"=5", cniArgs{}, `4: CNI_ARGS "=5": KEY=VALUE is wanted`},
-		"unknown key":                           {"FOO=bar", cniArgs{}, `4: CNI_ARGS "FOO=bar": the key is unknown; IP, MAC and K8S_POD_* are read, and IgnoreUnknown=1 accepts others`},
-		"unknown key that is not to be ignored": {"IgnoreUnknown=0;ip=10.0.0.5", cniArgs{}, `4: CNI_ARGS "ip=10.0.0.5": the key is unknown; IP, MAC and K8S_POD_* are read, and IgnoreUnknown=1 accepts others`},
+		"unknown key":                           {"FOO=bar", cniArgs{}, `4: CNI_ARGS "FOO=bar": no such key (IP, MAC, HOSTNAME, IDENTITY, ALLOW_SAME_NET_TRAFFIC and K8S_POD_* are read, IgnoreUnknown=1 accepts others)`},
+		"misspelt key":                          {"HOST_NAME=web", cniArgs{}, `4: CNI_ARGS "HOST_NAME=web": no such key: did you mean HOSTNAME? (IP, MAC, HOSTNAME, IDENTITY, ALLOW_SAME_NET_TRAFFIC and K8S_POD_* are read, IgnoreUnknown=1 accepts others)`},
+		"unknown key that is not to be ignored": {"IgnoreUnknown=0;ip=10.0.0.5", cniArgs{}, `4: CNI_ARGS "ip=10.0.0.5": no such key: did you mean IP? (IP, MAC, HOSTNAME, IDENTITY, ALLOW_SAME_NET_TRAFFIC and K8S_POD_* are read, IgnoreUnknown=1 accepts others)`},
 		"IgnoreUnknown":                         {"IgnoreUnknown=yes", cniArgs{}, `4: CNI_ARGS "IgnoreUnknown=yes": 1, true, 0 or false is wanted`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -42,8 +46,8 @@ func TestParseCNIArgs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got != tc.want {
-				t.Errorf("got %+v, want %+v", got, tc.want)
+			if diff := cmp.Diff(tc.want, got, cmp.AllowUnexported(cniArgs{})); diff != "" {
+				t.Error(diff)
 			}
 		})
 	}
@@ -60,12 +64,13 @@ func request(t *testing.T, keys map[string]any, args string) (ipam.Request, []st
 }
 
 func TestRequestNamesTheWorkload(t *testing.T) {
-	runtimeMAC := map[string]any{"runtimeConfig": map[string]any{"mac": "02:00:00:00:00:09"}}
+	type keys = map[string]any
+	runtimeMAC := keys{"runtimeConfig": keys{"mac": "02:00:00:00:00:09"}}
 	for name, tc := range map[string]struct {
 		keys           map[string]any
 		args           string
 		want, hostname string
-		named          string // where want says it otherwise
+		named          string // the workload's other names
 	}{
 		"container ID":              {nil, "", "/cid:c1/eth0", "", ""},
 		"name alone (podman)":       {nil, "IgnoreUnknown=1;K8S_POD_NAME=web", "/name:web/eth0", "web", ""},
@@ -73,7 +78,11 @@ func TestRequestNamesTheWorkload(t *testing.T) {
 		"namespace without name":    {nil, "K8S_POD_NAMESPACE=default", "default/cid:c1/eth0", "", ""},
 		"MAC of the operator":       {nil, "MAC=FA-16-3E-00-00-05", "/mac:fa:16:3e:00:00:05/eth0", "", ""},
 		"MAC of a tenant is scoped": {runtimeMAC, "K8S_POD_NAMESPACE=evil;K8S_POD_NAME=web", "evil/mac:02:00:00:00:00:09/eth0", "web", "evil/pod:web/eth0"},
-		"hostname is cleaned":       {nil, "K8S_POD_NAME=My_Pod.1-", "/name:My_Pod.1-/eth0", "my-pod-1", ""},
+		"identity before MAC and name": {keys{"runtimeConfig": keys{"mac": "02:00:00:00:00:09"}, "args": keys{"cni": keys{"identity": "vm-1"}}},
+			"K8S_POD_NAME=web", "/id:vm-1/eth0", "web", "/mac:02:00:00:00:00:09/eth0 /name:web/eth0"},
+		"identity of a tenant is scoped": {keys{"annotations": []string{"identity"}},
+			"K8S_POD_NAMESPACE=evil;K8S_POD_NAME=web;IDENTITY=db", "evil/id:db/eth0", "web", "evil/pod:web/eth0"},
+		"hostname is cleaned": {nil, "K8S_POD_NAME=My_Pod.1-", "/name:My_Pod.1-/eth0", "my-pod-1", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			req, _, err := request(t, tc.keys, tc.args)
@@ -83,8 +92,8 @@ func TestRequestNamesTheWorkload(t *testing.T) {
 			if req.Workload.String() != tc.want || req.HostnameHint != tc.hostname || req.Hostname != "" {
 				t.Errorf("got %s, host name %q; want %s, %q", req.Workload, req.HostnameHint, tc.want, tc.hostname)
 			}
-			if req.Named != (ipam.Workload{}) && req.Named.String() != tc.named || req.Named == (ipam.Workload{}) && tc.named != "" {
-				t.Errorf("by name it is %s, want %q", req.Named, tc.named)
+			if got := strings.Trim(fmt.Sprint(req.Named), "[]"); got != tc.named {
+				t.Errorf("its other names are %s, want %q", got, tc.named)
 			}
 			back, err := ipam.ParseWorkload(req.Workload.String())
 			if err != nil || back != req.Workload {
@@ -131,21 +140,21 @@ func TestRequestPrecedence(t *testing.T) {
 		"CIDR of the address": {nil, "IP=10.0.0.13/32", "10.0.0.13", "00:00:00:00:00:00", "", ""},
 		"IPv4 mapped":         {nil, "IP=::ffff:10.0.0.13", "10.0.0.13", "00:00:00:00:00:00", "", ""},
 		"the one in the subnet": {nil, "IP=192.0.2.5, 10.0.0.13/24,fd00::5", "10.0.0.13", "00:00:00:00:00:00",
-			"ignoring address 192.0.2.5 asked for by CNI_ARGS: it is outside subnet 10.0.0.0/24 of network flat\n" +
-				"ignoring address fd00::5 asked for by CNI_ARGS: it is outside subnet 10.0.0.0/24 of network flat", ""},
+			`ignoring CNI_ARGS IP with value "192.0.2.5": it is outside subnet 10.0.0.0/24 of network flat` + "\n" +
+				`ignoring CNI_ARGS IP with value "fd00::5": it is outside subnet 10.0.0.0/24 of network flat`, ""},
 		"the same twice": {nil, "IP=10.0.0.13,10.0.0.13/24", "10.0.0.13", "00:00:00:00:00:00", "", ""},
 
-		"wrong prefix length": {nil, "IP=10.0.0.13/16", "", "", "", `4: CNI_ARGS IP "10.0.0.13/16": the prefix length is wrong: network flat has /24`},
-		"outside":             {nil, "IP=192.0.2.5", "", "", "", `100: CNI_ARGS IP "192.0.2.5": it is outside subnet 10.0.0.0/24 of network flat`},
-		"two":                 {nil, "IP=10.0.0.13,10.0.0.14", "", "", "", `100: CNI_ARGS IP "10.0.0.14": 10.0.0.13 is asked for too: a workload has one address in network flat`},
-		"no address":          {nil, "IP=ten", "", "", "", `4: CNI_ARGS IP "ten": an address is wanted, such as 10.0.0.2`},
+		"wrong prefix length": {nil, "IP=10.0.0.13/16", "", "", "", `4: CNI_ARGS IP with value "10.0.0.13/16": the prefix length is wrong: network flat has /24`},
+		"outside":             {nil, "IP=192.0.2.5", "", "", "", `100: CNI_ARGS IP with value "192.0.2.5": it is outside subnet 10.0.0.0/24 of network flat`},
+		"two":                 {nil, "IP=10.0.0.13,10.0.0.14", "", "", "", `100: CNI_ARGS IP with value "10.0.0.14": 10.0.0.13 is asked for too: a workload has one address in network flat`},
+		"no address":          {nil, "IP=ten", "", "", "", `4: CNI_ARGS IP with value "ten": an address is wanted, such as 10.0.0.2`},
 		"no address in runtimeConfig": {keys{"runtimeConfig": keys{"ips": []string{""}}}, "", "", "", "",
-			`7: runtimeConfig IP "": an address is wanted, such as 10.0.0.2`},
-		"no MAC":             {nil, "MAC=fa:16:3e", "", "", "", `4: CNI_ARGS MAC "fa:16:3e": six octets are wanted, such as fa:16:3e:00:00:02`},
-		"no MAC in args.cni": {keys{"args": keys{"cni": keys{"mac": "x"}}}, "", "", "", "", `7: args.cni MAC "x": six octets are wanted, such as fa:16:3e:00:00:02`},
-		"multicast MAC":      {nil, "MAC=ff:ff:ff:ff:ff:ff", "", "", "", `100: CNI_ARGS MAC "ff:ff:ff:ff:ff:ff": it is multicast: the lowest bit of its first octet must be 0`},
-		"host side MAC":      {nil, "MAC=fe:16:3e:00:00:02", "", "", "", `100: CNI_ARGS MAC "fe:16:3e:00:00:02": MACs that begin with fe are those of the ports' host sides`},
-		"zero MAC":           {nil, "MAC=00:00:00:00:00:00", "", "", "", `100: CNI_ARGS MAC "00:00:00:00:00:00": all octets are zero`},
+			`7: key runtimeConfig.ips with value "": an address is wanted, such as 10.0.0.2`},
+		"no MAC":             {nil, "MAC=fa:16:3e", "", "", "", `4: CNI_ARGS MAC with value "fa:16:3e": six octets are wanted, such as fa:16:3e:00:00:02`},
+		"no MAC in args.cni": {keys{"args": keys{"cni": keys{"mac": "x"}}}, "", "", "", "", `7: key args.cni.mac with value "x": six octets are wanted, such as fa:16:3e:00:00:02`},
+		"multicast MAC":      {nil, "MAC=ff:ff:ff:ff:ff:ff", "", "", "", `100: CNI_ARGS MAC with value "ff:ff:ff:ff:ff:ff": it is multicast: the lowest bit of its first octet must be 0`},
+		"host side MAC":      {nil, "MAC=fe:16:3e:00:00:02", "", "", "", `100: CNI_ARGS MAC with value "fe:16:3e:00:00:02": MACs that begin with fe are those of the ports' host sides`},
+		"zero MAC":           {nil, "MAC=00:00:00:00:00:00", "", "", "", `100: CNI_ARGS MAC with value "00:00:00:00:00:00": all octets are zero`},
 		"namespace that poses as another's identity": {nil, "K8S_POD_NAMESPACE=a/pod:b", "", "", "",
 			`4: CNI_ARGS "K8S_POD_NAMESPACE=a/pod:b": a name without slashes, spaces and control characters is wanted`},
 		"pod name with a line break": {nil, "K8S_POD_NAME=a\nb", "", "", "",
