@@ -37,8 +37,8 @@ func (s *Store) Check(ctx context.Context) ([]Defect, error) {
 }
 
 // Check checks every store of the directory, and what must hold between them: no
-// two subnets overlap, no two networks share a bridge, a MAC or a row's MAC and a
-// gateway's. Stores that cannot be read are defects here.
+// two subnets overlap, no two networks share a bridge, no two rows a MAC. Stores that
+// cannot be read are defects here.
 func (d *Dir) Check(ctx context.Context) ([]Defect, error) {
 	names, err := d.Names(ctx)
 	if err != nil {

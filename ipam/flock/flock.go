@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,6 +72,10 @@ func (l *Lock) Unlock() error {
 // error then wraps ctx's. The lock goes when f is closed. On an error f is no
 // longer the caller's: it is closed, now or when the abandoned wait ends.
 func File(ctx context.Context, f *os.File, exclusive bool) error {
+	return file(ctx, f, exclusive, waits)
+}
+
+func file(ctx context.Context, f *os.File, exclusive bool, waits chan struct{}) error {
 	how := unix.LOCK_SH
 	if exclusive {
 		how = unix.LOCK_EX
@@ -88,13 +93,20 @@ func File(ctx context.Context, f *os.File, exclusive bool) error {
 		_ = f.Close()
 		return err
 	}
+	select {
+	case waits <- struct{}{}:
+	default:
+		return poll(ctx, f, how)
+	}
 	// Unbuffered and selected against abandoned: exactly one side ends up with f.
 	got, abandoned := make(chan error), make(chan struct{})
 	go func() {
+		defer func() { <-waits }()
 		err := retry(func() error { return unix.Flock(fd, how) })
 		select {
 		case got <- err:
 		case <-abandoned:
+			_ = unix.Flock(fd, unix.LOCK_UN) // see Unlock
 			_ = f.Close()
 		}
 	}()
@@ -107,6 +119,38 @@ func File(ctx context.Context, f *os.File, exclusive bool) error {
 	case <-ctx.Done():
 		close(abandoned)
 		return ctx.Err()
+	}
+}
+
+// waits has a token for each wait, given up or not. Each has a thread of its own, and
+// the runtime ends a process that has 10,000: a daemon that tries again and again while
+// something that hangs has the lock must not come to that. It is the process's, as
+// threads are.
+var waits = make(chan struct{}, 1000)
+
+// pollEvery is how often poll tries.
+const pollEvery = 10 * time.Millisecond
+
+// poll is File where there are too many waits: without a thread, and without a place in
+// the queue.
+func poll(ctx context.Context, f *os.File, how int) error {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		err := retry(func() error { return unix.Flock(int(f.Fd()), how|unix.LOCK_NB) })
+		if err == nil {
+			return nil
+		}
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			select {
+			case <-tick.C:
+				continue
+			case <-ctx.Done():
+				err = ctx.Err()
+			}
+		}
+		_ = f.Close()
+		return err
 	}
 }
 

@@ -99,6 +99,42 @@ func TestExclusiveWaitsUntilDeadline(t *testing.T) {
 	}
 }
 
+// Whoever tries again and again while the lock's holder hangs must not gather threads.
+func TestWaitsGivenUpAreBounded(t *testing.T) {
+	waits := make(chan struct{}, 3)
+	path := filepath.Join(t.TempDir(), "lock")
+	held := mustLock(t, path)
+	try := func(timeout time.Duration) error {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		defer cancel()
+		if err := file(ctx, f, true, waits); err != nil {
+			return err
+		}
+		return f.Close()
+	}
+	for range 2 * cap(waits) {
+		if err := try(time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, path, cap(waits))
+	// One more has its turn all the same.
+	got := make(chan error)
+	go func() { got <- try(time.Minute) }()
+	mustUnlock(t, held)
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+	for range cap(waits) { // those given up let go of lock and place
+		waits <- struct{}{}
+	}
+	waitFor(t, path, 0)
+}
+
 func TestExclusiveIsFirstComeFirstServed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	held := mustLock(t, path)
