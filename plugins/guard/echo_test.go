@@ -76,7 +76,7 @@ func (h *host) reach(t *testing.T, what string, to netip.Addr) {
 			return err
 		}
 		defer func() { err = errors.Join(err, unix.Close(fd)) }()
-		timeout := unix.NsecToTimeval((5 * time.Second).Nanoseconds())
+		timeout := unix.NsecToTimeval((20 * time.Second).Nanoseconds())
 		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
 			return err
 		}
