@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/flatdhcp/flatdhcp/e2e/lab"
@@ -85,7 +86,11 @@ func inside(ctx context.Context, verb string, args []string) (int, error) {
 func shell(ctx context.Context, l *lab.Lab, host string, argv []string) (int, error) {
 	h := l.Host(host)
 	if h == nil {
-		return 0, fmt.Errorf("host %q: %w", host, lab.ErrNoLab)
+		var names []string
+		for _, h := range l.Hosts() {
+			names = append(names, h.Name())
+		}
+		return 0, fmt.Errorf("the lab has no host %q; it has: %s (a container is entered from there: ip netns exec NAME)", host, strings.Join(names, ", "))
 	}
 	if len(argv) == 0 {
 		argv = []string{"bash", "--norc"}

@@ -57,7 +57,7 @@ and try, there:
 
     flatctl reservations
     flatctl rules default/web
-    ip netns exec web ping 10.0.0.3
+    ip netns exec web ping 10.0.0.4            # db; vm1, 10.0.0.3, has not booted yet
     vi /etc/cni/net.d/flat.conflist            # "allowSameNetTraffic": false
     flatctl apply /etc/cni/net.d/flat.conflist
     ip netns exec vm1 udhcpc -f -q -i eth0 -s /run/lab/udhcpc.sh
