@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
 	"github.com/flatdhcp/flatdhcp/e2e/lab"
 )
 
@@ -146,6 +148,48 @@ func TestDhclientGetsTheAddressOfTheResult(t *testing.T) {
 			t.Errorf("dhclient did not report %q:\n%s", want, got)
 		}
 		n.run("sh", "-c", "kill $(cat /run/dhclient.pid); while kill -0 $(cat /run/dhclient.pid) 2>/dev/null; do :; done")
+	}
+}
+
+// A DISCOVER that is sent after ADD has returned is always answered: by then the bridge
+// forwards it, the daemon knows the row, and the answer leaves a bridge whose first port
+// this is.
+func TestDISCOVERAfterADDIsAnswered(t *testing.T) {
+	n := newNode(t, leaseKeys)
+	d := n.daemon()
+	first, _ := n.vm("first", lab.CNIOptions{}) // makes the bridge
+	n.serving(d)
+	first.detach()
+	c := n.container("vm1")
+	// Not by cnitool, whose own end would give the kernel time.
+	call := lab.PluginCall{Plugin: "flat-bridge", ContainerID: c.ID(), NetNS: c.Path(), Stdin: n.plain("1.1.0")}
+	for i := range 100 {
+		call.Command = "ADD"
+		if _, err := n.Plugin(n.within(), call); err != nil {
+			t.Fatal(err)
+		}
+		tap, err := c.Tap("eth0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		discover, err := dhcpv4.NewDiscovery(tap.MAC())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tap.Send(lab.Ethernet(lab.Broadcast, tap.MAC(), 0x0800, lab.UDP(netip.MustParseAddrPort("0.0.0.0:68"),
+			netip.MustParseAddrPort("255.255.255.255:67"), discover.ToBytes()))); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tap.Until(n.within(), containing(string(discover.TransactionID[:]))); err != nil {
+			t.Fatalf("run %d: no answer: %v", i+1, err)
+		}
+		if err := tap.Close(); err != nil {
+			t.Error(err)
+		}
+		call.Command = "DEL"
+		if _, err := n.Plugin(n.within(), call); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -16,8 +16,8 @@ import (
 var ErrSameNetNS = errors.New("container and node share one network namespace")
 
 // forwardingWait is how long ADD waits for a port to forward before it announces the
-// address (moby's figure). A port that stays slower only loses the announcement.
-const forwardingWait = 200 * time.Millisecond
+// address and returns. A port that stays slower only loses what is sent until then.
+const forwardingWait = 2 * time.Second
 
 // announcements is how often a gratuitous ARP is sent.
 const announcements = 1
@@ -237,14 +237,15 @@ func (v *adding) address(ctx context.Context) (err error) {
 	return err
 }
 
-// announce tells the segment whose the address is now. A client that is left to DHCP
-// announces itself.
+// announce tells the segment whose the address is now, once the bridge forwards what comes
+// from the port: the first thing that the container sends must not be lost either, which for
+// a DHCP client costs a second or more. Such a client announces itself.
 func (v *adding) announce(ctx context.Context) error {
-	if v.network.Bridge.Addressing != ipam.AddressingStatic {
-		return nil
-	}
 	if _, err := link.WaitForwarding(ctx, v.port, forwardingWait); err != nil {
 		return err
+	}
+	if v.network.Bridge.Addressing != ipam.AddressingStatic {
+		return nil
 	}
 	h := v.req.Holder
 	return link.Announce(ctx, h.NetNS, h.IfName, v.made.Row.MAC, v.made.Row.Addr, announcements)

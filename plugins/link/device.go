@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -24,8 +25,9 @@ type device struct {
 	mac        ipam.MAC
 	mtu        int
 	up         bool
-	master     int // index, 0 = none
-	peer       int // index of a veth's other end, in that end's namespace
+	operative  bool // IF_OPER_UP: the kernel has dealt with the carrier, so that it sends
+	master     int  // index, 0 = none
+	peer       int  // index of a veth's other end, in that end's namespace
 	bridge     bridgeData
 	asPort     portData
 	masterKind string // "bridge" if asPort is valid
@@ -132,6 +134,8 @@ func parseDevice(b []byte) (device, error) {
 			}
 		case unix.IFLA_MTU:
 			d.mtu = int(number(v))
+		case unix.IFLA_OPERSTATE:
+			d.operative = number(v) == netlink.OperUp
 		case unix.IFLA_MASTER:
 			d.master = int(number(v))
 		case unix.IFLA_LINK:

@@ -22,6 +22,7 @@ func linkMessage() []byte {
 		nl.NewRtAttr(unix.IFLA_IFALIAS, nl.ZeroTerminated("flatdhcp flat c eth0")),
 		nl.NewRtAttr(unix.IFLA_ADDRESS, []byte{0xfe, 0x16, 0x3e, 0, 0, 2}),
 		nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(1400)),
+		nl.NewRtAttr(unix.IFLA_OPERSTATE, []byte{6}),
 		nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(5)),
 		nl.NewRtAttr(unix.IFLA_LINK, nl.Uint32Attr(2)),
 		info,
@@ -36,7 +37,7 @@ func TestParseDevice(t *testing.T) {
 	ok(t, err)
 	want := device{
 		index: 7, name: "fdp0", alias: "flatdhcp flat c eth0", kind: "veth", mac: [6]byte{0xfe, 0x16, 0x3e, 0, 0, 2}, mtu: 1400,
-		up: true, master: 5, peer: 2, masterKind: "bridge", asPort: portData{state: stateForwarding},
+		up: true, operative: true, master: 5, peer: 2, masterKind: "bridge", asPort: portData{state: stateForwarding},
 	}
 	if got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)

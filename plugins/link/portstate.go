@@ -10,9 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxForwardingWait bounds WaitForwarding: without spanning tree a port forwards
-// within milliseconds of carrier, or something else is wrong.
-const maxForwardingWait = 200 * time.Millisecond
+// maxForwardingWait bounds WaitForwarding: without spanning tree a port forwards within
+// milliseconds of carrier on an idle node, or something else is wrong. A busy node, with
+// hundreds of ADDs at once, takes longer to do that work.
+const maxForwardingWait = 2 * time.Second
 
 // States of a bridge port (linux/if_bridge.h).
 const (
@@ -111,10 +112,11 @@ func DeletePort(ctx context.Context, name string) error {
 	return nil
 }
 
-// WaitForwarding waits until the bridge forwards what comes from the port: what is
-// sent before, an announcement say, is lost. Carrier reaches the bridge by
-// asynchronous work of the kernel, some milliseconds after both ends are up. It waits
-// for limit, at most 200 ms; false means not yet, which is no error: spanning tree
+// WaitForwarding waits until the bridge forwards what comes from the port, and itself sends:
+// what is sent before, an announcement or the answer to a DISCOVER, is lost without an error.
+// Carrier reaches the bridge by asynchronous work of the kernel, some milliseconds after both
+// ends are up; with the first port the bridge has its own carrier later still. It waits
+// for limit, at most 2 s; false means not yet, which is no error: spanning tree
 // takes its time (then it returns at once), or the container's end is down.
 func WaitForwarding(ctx context.Context, name string, limit time.Duration) (bool, error) {
 	if err := checkPortName(name); err != nil {
@@ -134,7 +136,13 @@ func WaitForwarding(ctx context.Context, name string, limit time.Duration) (bool
 		case !ok:
 			return false, fmt.Errorf("waiting for port %s to forward: %w", name, unix.ENODEV)
 		case d.asPort.state == stateForwarding:
-			return true, nil
+			bridge, err := c.deviceAt(d.master)
+			if err != nil {
+				return false, fmt.Errorf("looking at the bridge of port %s: %w", name, err)
+			}
+			if bridge.operative {
+				return true, nil
+			}
 		case d.asPort.state != stateDisabled: // listening, learning, blocking: spanning tree
 			return false, nil
 		}
