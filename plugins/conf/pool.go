@@ -24,7 +24,7 @@ func (o *object) checkIPAMType() error {
 		return err
 	}
 	if kind != FlatIPAM {
-		return invalid(o.at("type"), o.fields["type"], `"flat-ipam" is wanted: chains, guard and DHCP are made from its reservations`)
+		return invalid(o.at("type"), o.fields["type"], `"flat-ipam" is wanted, with a subnet: chains, guard and DHCP are made from its reservations`)
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func (o *object) theRange() (*object, error) {
 		}
 	}
 	if len(sets) > 1 {
-		return nil, invalid(sets[1].path, sets[1].raw, "a second range set is not supported: one network has one IPv4 subnet")
+		return nil, invalid(sets[1].path, sets[1].raw, "a second range set is not supported, nor is IPv6: one network has one IPv4 subnet")
 	}
 	set := &object{path: o.at("ranges"), fields: map[string]json.RawMessage{"0": sets[0].raw}}
 	ranges, err := set.list("0", "ranges")
