@@ -76,6 +76,9 @@ func (c *control) apply(ctx context.Context, file string, dataDirGiven bool) err
 	for _, n := range cfg.Notices {
 		_, _ = fmt.Fprintf(c.errOut, "flatctl: %s: %s\n", file, n)
 	}
+	for _, notice := range cfg.Notices {
+		_, _ = fmt.Fprintf(c.errOut, "flatctl: %s: %s\n", file, notice)
+	}
 	c.dataDir = cfg.DataDir
 	store := c.stores().Store(cfg.Name)
 	var before *ipam.Network

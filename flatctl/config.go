@@ -17,7 +17,7 @@ import (
 )
 
 // configInfo is what `flatctl config validate -o json` prints of one file. Nothing but
-// file, valid and error is there unless it is valid.
+// file, valid, error and empty notices is there unless it is valid.
 type configInfo struct {
 	File       string       `json:"file"`
 	Valid      bool         `json:"valid"`
@@ -28,6 +28,7 @@ type configInfo struct {
 	DataDir    string       `json:"dataDir,omitempty"`
 	Pool       *ipam.Pool   `json:"pool,omitempty"`
 	Bridge     *ipam.Bridge `json:"bridge,omitempty"` // absent if flat-ipam works under another plugin
+	Notices    []string     `json:"notices"`          // keys that are accepted without effect
 }
 
 // configError is a CNI error as a plugin would print it; code 0: the file was not read.
@@ -57,7 +58,8 @@ func (c *control) validateCommand() *cobra.Command {
 		Use:   "validate FILE...",
 		Short: "Say whether files would be accepted, and what they mean with defaults filled in",
 		Long: `Read conflists (or one plugin's configuration each; - is standard input) as apply does,
-and print what is in force with them: every key with its effective value.
+and print what is in force with them: every key with its effective value, and a notice
+for each key that is accepted without effect.
 
 Nothing is touched: no store is opened and the kernel is not asked, so that it needs no
 root and works on any machine. What only the node can tell (another network with the
@@ -101,7 +103,7 @@ func (c *control) validate(files []string) error {
 
 func (c *control) configInfo(file string) (configInfo, error) {
 	refused := func(code uint, err error) (configInfo, error) {
-		return configInfo{File: file, Error: &configError{code, err.Error()}}, fmt.Errorf("%s: %w", file, err)
+		return configInfo{File: file, Error: &configError{code, err.Error()}, Notices: []string{}}, fmt.Errorf("%s: %w", file, err)
 	}
 	text, err := c.read(file)
 	if err != nil {
@@ -117,7 +119,7 @@ func (c *control) configInfo(file string) (configInfo, error) {
 	}
 	return configInfo{
 		File: file, Valid: true, Name: cfg.Name, CNIVersion: cfg.CNIVersion, Plugins: cfg.Chain,
-		DataDir: cfg.DataDir, Pool: &cfg.Network.Pool, Bridge: cfg.Network.Bridge,
+		DataDir: cfg.DataDir, Pool: &cfg.Network.Pool, Bridge: cfg.Network.Bridge, Notices: append([]string{}, cfg.Notices...),
 	}, nil
 }
 
@@ -125,6 +127,11 @@ func (c *control) configInfo(file string) (configInfo, error) {
 func (c *control) showConfig(i configInfo) error {
 	if err := c.sayf("%s: network %s is valid (cniVersion %s, plugins: %s)", i.File, i.Name, i.CNIVersion, strings.Join(i.Plugins, ", ")); err != nil {
 		return err
+	}
+	for _, notice := range i.Notices {
+		if err := c.sayf("  notice: %s", notice); err != nil {
+			return err
+		}
 	}
 	rows := [][]string{{"  ipam.dataDir", i.DataDir}}
 	rows = append(rows, effective(*i.Pool, "ipam.")...)

@@ -62,15 +62,34 @@ func TestConfigValidateShowsEffectiveValues(t *testing.T) {
 		}
 	}
 
+	// A key without effect is no error, and no secret.
+	withoutEffect := strings.Replace(chained, `"allowSameNetTraffic"`, `"promiscMode": true, "allowSameNetTraffic"`, 1)
+	if code, out := s.runWith(withoutEffect, "config", "validate", "-"); code != exitDone || !strings.Contains(out, "\n  notice: ") || !strings.Contains(out, "promiscMode") {
+		t.Errorf("exit %d: %s", code, out)
+	}
+	var infos []configInfo
+	if _, out = s.runWith(withoutEffect, "config", "validate", "-", "-o", "json"); json.Unmarshal([]byte(out), &infos) != nil ||
+		len(infos[0].Notices) != 1 || !strings.Contains(infos[0].Notices[0], "promiscMode") {
+		t.Errorf("got %s", out)
+	}
+
+	s.runWith(strings.Replace(withoutEffect, "/srv/flat", s.data(), 1), "apply", "-")
+	if !strings.Contains(s.text.String(), "\nflatctl: -: key promiscMode with value true has no effect") {
+		t.Errorf("apply says nothing of it: %s", s.text.String())
+	}
+	if err := os.RemoveAll(s.data()); err != nil {
+		t.Fatal(err)
+	}
+	s.node.did = nil
+
 	// Standard input, and the same for programs.
 	_, out = s.runWith(chained, "config", "validate", "-", "-o", "json")
-	var infos []configInfo
 	if err := json.Unmarshal([]byte(out), &infos); err != nil || len(infos) != 1 {
 		t.Fatalf("%v in %s", err, out)
 	}
 	i := infos[0]
 	if i.File != "-" || !i.Valid || i.Error != nil || i.Name != "flat" || i.DataDir != "/srv/flat" ||
-		i.Pool.Subnet.String() != "10.0.0.0/24" || i.Bridge.Name != "br100" || i.Bridge.AllowSameNetTraffic {
+		i.Pool.Subnet.String() != "10.0.0.0/24" || i.Bridge.Name != "br100" || i.Bridge.AllowSameNetTraffic || i.Notices == nil || len(i.Notices) > 0 {
 		t.Errorf("got %s", out)
 	}
 	if diff := cmp.Diff([]string{"flat-bridge", "portmap", "tuning"}, i.Plugins); diff != "" {
