@@ -51,11 +51,18 @@ func Alias(network, containerID, ifName string) string {
 
 // AliasNetwork returns the network that an alias names; false = it is none of ours.
 func AliasNetwork(alias string) (string, bool) {
+	network, _, _, ok := ParseAlias(alias)
+	return network, ok
+}
+
+// ParseAlias is the inverse of Alias, but for a container ID that was cut; false = the
+// alias is none of ours.
+func ParseAlias(alias string) (network, containerID, ifName string, ok bool) {
 	words := strings.Split(alias, " ")
 	if len(words) != 4 || words[0] != "flatdhcp" {
-		return "", false
+		return "", "", "", false
 	}
-	return words[1], true
+	return words[1], words[2], words[3], true
 }
 
 // checkName refuses what the kernel would refuse, in words.

@@ -77,6 +77,10 @@ func (a Attachment) TryLock() (h *Held, ok bool, err error) {
 	return h, true, nil
 }
 
+// Settled says that whatever a killed verb left half made is gone: its own next verb
+// need not be told.
+func (h *Held) Settled() { h.keep = false }
+
 // Release removes the lock file and lets the lock go.
 func (h *Held) Release() error {
 	if h.keep {
