@@ -109,7 +109,8 @@ func (n *Node) look(ctx context.Context, wanted string) (view, error) {
 			if network.Bridge == nil || r.Holder == nil || !r.Holder.Ported {
 				continue
 			}
-			if _, here := ports[link.PortName(r.Holder.ContainerID, r.Holder.IfName)]; here {
+			port, here := ports[link.PortName(r.Holder.ContainerID, r.Holder.IfName)]
+			if owner, ok := link.AliasNetwork(port.Alias); here && (!ok || owner == network.Name) {
 				v.living[network.Name] = append(v.living[network.Name], r)
 			}
 		}

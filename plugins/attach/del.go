@@ -25,7 +25,7 @@ func (n *Node) Delete(ctx context.Context, network, containerID, ifName string) 
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
 
-	return n.delete(ctx, network, containerID, ifName)
+	return n.delete(ctx, "DEL", network, containerID, ifName)
 }
 
 // DeleteDead is Delete for the holder of row, which was found dead: under the lock of
@@ -40,11 +40,11 @@ func (n *Node) DeleteDead(ctx context.Context, network string, row ipam.Reservat
 	if err := n.provenDead(ctx, row); err != nil {
 		return err
 	}
-	return n.delete(ctx, network, row.Holder.ContainerID, row.Holder.IfName)
+	return n.delete(ctx, "DEL", network, row.Holder.ContainerID, row.Holder.IfName)
 }
 
-// delete does the steps of DEL, whose attachment the caller has locked.
-func (n *Node) delete(ctx context.Context, network, containerID, ifName string) error {
+// delete does the steps of DEL on behalf of verb, which has locked the attachment.
+func (n *Node) delete(ctx context.Context, verb, network, containerID, ifName string) error {
 	v := &deleting{
 		node:        n,
 		store:       n.Data.Store(network),
@@ -54,7 +54,7 @@ func (n *Node) delete(ctx context.Context, network, containerID, ifName string) 
 		port:        link.PortName(containerID, ifName),
 	}
 	// Nothing is undone: what is off stays off, and a DEL that comes again goes on.
-	return run(ctx, "DEL", v.steps(), never)
+	return run(ctx, verb, v.steps(), never)
 }
 
 // deleting is one DEL under way.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -228,4 +229,46 @@ func removeTickets(changes []ruleChange) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// ticketAge is how old a ticket that cannot be read must be to be a killed verb's: it
+// takes a verb milliseconds to write one.
+const ticketAge = time.Minute
+
+// sweepTickets removes the tickets that killed verbs left.
+func (n *Node) sweepTickets() error {
+	// The pattern is bad only if the run directory's name is one: then there are none.
+	files, _ := filepath.Glob(filepath.Join(n.ticketDir(), link.PortPrefix+"*.*"))
+	var errs []error
+	for _, file := range files {
+		dead, err := n.deadTicket(file)
+		if dead {
+			err = os.Remove(file)
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("removing a killed verb's ticket: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// deadTicket reports whether no verb is running for the attachment that left a ticket.
+func (n *Node) deadTicket(file string) (bool, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return false, err
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return false, err
+	}
+	c := ruleChange{}
+	if half := json.Unmarshal(b, &c) != nil; half || c.Row.Holder == nil {
+		return time.Since(info.ModTime()) > ticketAge, nil
+	}
+	lock, free, err := n.Run.Attachment(c.Row.Holder.ContainerID, c.Row.Holder.IfName).TryLock()
+	if err != nil || !free {
+		return false, err
+	}
+	return true, lock.Release()
 }

@@ -19,8 +19,13 @@ import (
 // version is set by the linker.
 var version = "dev"
 
-// deadline bounds ADD and DEL; runtimes kill a plugin that takes much longer.
-const deadline = 10 * time.Second
+const (
+	// deadline bounds ADD, DEL and CHECK; runtimes kill a plugin that takes much longer.
+	deadline = 10 * time.Second
+	// gcDeadline bounds GC, which may have many attachments to delete. CRI-O waits 30 s;
+	// what was deleted by then stays deleted.
+	gcDeadline = time.Minute
+)
 
 func main() {
 	p := plugin{log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
@@ -28,7 +33,7 @@ func main() {
 		Add:    p.add,
 		Del:    p.del,
 		Check:  p.check,
-		GC:     later("GC"),
+		GC:     p.gc,
 		Status: p.status,
 	}, cniversion.PluginSupports(conf.Versions()...), "flat-bridge "+version+
 		": attaches containers to a flat bridged network (https://www.cni.dev, type flat-bridge)")

@@ -72,13 +72,30 @@ func (p plugin) del(args *skel.CmdArgs) error {
 	})
 }
 
-// later answers a verb that this version does not have. A missing handler would
-// answer success instead.
-func later(verb string) func(*skel.CmdArgs) error {
-	return func(*skel.CmdArgs) error {
-		return types.NewError(types.ErrUnsupportedField, verb+" is not supported by this version of flat-bridge",
-			"leave cniVersion below 1.1.0, or set disableCheck and disableGC, to keep runtimes from calling it")
+// gc deletes what no valid attachment has. A runtime that does not say which are valid
+// (the key is absent, as cnitool leaves it) has nothing deleted; null and [] say that
+// none is.
+func (p plugin) gc(args *skel.CmdArgs) error {
+	cfg, err := conf.ParseRelease(args.StdinData)
+	if err != nil {
+		return err
 	}
+	if cfg.ValidAttachments == nil {
+		p.log.Info("GC: cni.dev/valid-attachments is absent: nothing is touched", "network", cfg.Name)
+		return nil
+	}
+	node, err := p.node(cfg.DataDir)
+	if err != nil {
+		return cniError("preparing GC", err)
+	}
+	var valid []attach.ID
+	for _, a := range *cfg.ValidAttachments {
+		valid = append(valid, attach.ID{ContainerID: a.ContainerID, IfName: a.IfName})
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), gcDeadline)
+	defer cancel()
+	_, err = node.GC(ctx, cfg.Name, valid)
+	return cniError("collecting what no valid attachment of network "+cfg.Name+" has", err)
 }
 
 // errFeature is the code of a kernel feature or program that is missing (100 and
