@@ -337,19 +337,6 @@ func TestResultInEveryVersion(t *testing.T) {
 
 var _, _ = types020.ImplementedSpecVersion, types040.ImplementedSpecVersion // registers their decoders
 
-// Verbs of later versions answer with an error: a missing handler would mean success.
-func TestVerbsOfLaterVersionsAreRefused(t *testing.T) {
-	n := newNode(t, nil)
-	c := n.container("c1")
-	for _, verb := range []string{"CHECK", "GC", "STATUS"} {
-		stdin := strings.TrimSuffix(n.plain("1.1.0"), "}") + `,"prevResult":{"cniVersion":"1.1.0"}}`
-		out, err := n.Plugin(n.within(), lab.PluginCall{Plugin: "flat-bridge", Command: verb, ContainerID: c.ID(), NetNS: c.Path(), Stdin: stdin})
-		if err == nil || !strings.Contains(out, `"code": 2`) || !strings.Contains(out, "not supported by this version") {
-			t.Errorf("%s: %v, output %s", verb, err, out)
-		}
-	}
-}
-
 // What cannot be is refused before anything is touched.
 func TestRefusalsTouchNothing(t *testing.T) {
 	n := newNode(t, nil)
