@@ -174,9 +174,9 @@ func TestConfigureWithReservations(t *testing.T) {
 	}{
 		{"narrower subnet", func(p *Pool) {
 			*p = testNet("flat", "10.0.0.0/28").Pool
-		}, "would strand 6 reservations (the first is 10.0.0.15)"},
-		{"gateway on a row", func(p *Pool) { p.Gateway = addr("10.0.0.9") }, "would strand 1 reservations (the first is 10.0.0.9)"},
-		{"exclusion", func(p *Pool) { p.Exclude = []Range{{addr("10.0.0.2"), addr("10.0.0.4")}} }, "would strand 2 reservations (the first is 10.0.0.3)"},
+		}, "would strand 6 reservations (the first is 10.0.0.15: it is the broadcast address)"},
+		{"gateway on a row", func(p *Pool) { p.Gateway = addr("10.0.0.9") }, "would strand 1 reservation (10.0.0.9: it is the gateway's)"},
+		{"exclusion", func(p *Pool) { p.Exclude = []Range{{addr("10.0.0.2"), addr("10.0.0.4")}} }, "would strand 2 reservations (the first is 10.0.0.3: it is excluded by 10.0.0.2-10.0.0.4)"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -90,11 +90,12 @@ func (t *txn) stranded(n Network) error {
 		if err != nil {
 			return err
 		}
-		if n.Pool.never(r.Addr) == "" {
+		why := n.Pool.never(r.Addr)
+		if why == "" {
 			continue
 		}
 		if e.Count++; e.Count == 1 {
-			e.First = r.Addr
+			e.First, e.Why = r.Addr, why
 		}
 	}
 	if e.Count > 0 {

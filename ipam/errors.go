@@ -57,12 +57,17 @@ type StrandedError struct {
 	Network string
 	Count   int
 	First   netip.Addr
+	Why     string // the network would never give First
 }
 
 func (e *StrandedError) Error() string {
-	return fmt.Sprintf("the change to network %s would strand %d reservations (the first is %s): "+
-		"see `flatctl reservations %s`, release them with `flatctl release` or end their workloads first",
-		e.Network, e.Count, e.First, e.Network)
+	what := "reservations (the first is "
+	if e.Count == 1 {
+		what = "reservation ("
+	}
+	return fmt.Sprintf("the change to network %s would strand %d %s%s: %s): "+
+		"see `flatctl reservations %s`, release with `flatctl release` or end the workload first",
+		e.Network, e.Count, what, e.First, e.Why, e.Network)
 }
 
 // InUseError says that a network still has living workloads.

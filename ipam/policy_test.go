@@ -124,7 +124,7 @@ func TestRequestedAddress(t *testing.T) {
 		{"network", "10.0.0.0", "address 10.0.0.0: it is the network's own address"},
 		{"broadcast", "10.0.0.255", "address 10.0.0.255: it is the broadcast address"},
 		{"gateway", "10.0.0.1", "address 10.0.0.1: it is the gateway's"},
-		{"excluded", "10.0.0.25", "address 10.0.0.25: it is excluded"},
+		{"excluded", "10.0.0.25", "address 10.0.0.25: it is excluded by 10.0.0.20-10.0.0.29"},
 		{"outside the subnet", "10.0.1.5", "address 10.0.1.5: it is outside subnet 10.0.0.0/24"},
 		{"outside the range", "10.0.0.101", "address 10.0.0.101: it is outside 10.0.0.10-10.0.0.100, of which the network gives addresses"},
 		{"other family", "fd00::5", "address fd00::5: the network's subnet is 10.0.0.0/24"},

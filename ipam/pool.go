@@ -22,7 +22,7 @@ func (p Pool) never(a netip.Addr) string {
 	}
 	for _, r := range p.Exclude {
 		if r.Contains(a) {
-			return "it is excluded"
+			return "it is excluded by " + rangeText(r)
 		}
 	}
 	return ""

@@ -63,8 +63,8 @@ func with(keys map[string]any) []byte {
 func cniText(t *testing.T, err error) string {
 	t.Helper()
 	var e *types.Error
-	if !errors.As(err, &e) {
-		t.Fatalf("error %v (%T) is no CNI error", err, err)
+	if !errors.As(err, &e) || e.Msg == "" || e.Code == 0 {
+		t.Fatalf("error %v (%T) is no CNI error with code and text", err, err)
 	}
 	return fmt.Sprintf("%d: %s", e.Code, e.Error())
 }

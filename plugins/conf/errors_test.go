@@ -15,8 +15,9 @@ import (
 // raw is JSON in a table.
 func raw(s string) json.RawMessage { return json.RawMessage(s) }
 
-// Each mistake a person or a runtime makes, and what it is told: testdata/errors.txt.
-func TestParseExplainsMistakes(t *testing.T) {
+// Each mistake that a person or a runtime makes, and what it is told: testdata/errors.txt.
+// What pods get wrong is in testdata/hostile.txt.
+func TestMistakesAreExplained(t *testing.T) {
 	type keys = map[string]any
 	var text strings.Builder
 	for _, tc := range []struct {
@@ -218,6 +219,8 @@ func TestParseExplainsMistakes(t *testing.T) {
 		}
 		fmt.Fprintf(&text, "%s\n\t%s\n", tc.name, cniText(t, err))
 	}
+	requestMistakes(t, &text)
+	storeMistakes(t, &text)
 	golden(t, "errors.txt", text.String())
 }
 

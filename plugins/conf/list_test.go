@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/flatdhcp/flatdhcp/plugins/conf/dropin"
 )
 
 const conflist = `{
@@ -181,6 +183,15 @@ func FuzzParse(f *testing.F) {
 	f.Add(every)
 	f.Add(with(nil))
 	f.Add([]byte(conflist))
+	f.Add(with(map[string]any{"annotations": wishWords, "args": raw(`{"cni": {"identity": "x", "hostname": "h", "allowSameNetTraffic": true, "ips": ["10.0.0.5"]}}`),
+		"runtimeConfig": annotated("identity", "a/b", "mac", "02:00:00:00:00:05")}))
+	lists, err := dropin.All()
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, l := range lists {
+		f.Add(l.Converted())
+	}
 	f.Add(with(map[string]any{"ipam.subnet": nil, "ipam.ranges": raw(`[[{"subnet": "10.0.0.0/24"}]]`), "prevResult": raw(`{"ips": []}`), "cni.dev/valid-attachments": nil}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, parse := range []func() (*Config, error){
@@ -200,6 +211,12 @@ func FuzzParse(f *testing.F) {
 			}
 			if err := c.Network.Validate(); err != nil {
 				t.Errorf("the store would refuse %s: %v", data, err)
+			}
+			req, _, err := c.Request(Env{ContainerID: "c1", IfName: "eth0", Args: "K8S_POD_NAMESPACE=n;K8S_POD_NAME=p"})
+			if err != nil {
+				cniText(t, err)
+			} else {
+				checkTenants(t, c, req)
 			}
 			var back map[string]any
 			if err := json.Unmarshal([]byte(indented(t, c.Network)), &back); err != nil {

@@ -202,30 +202,37 @@ func TestHostname(t *testing.T) {
 }
 
 func FuzzCNIArgs(f *testing.F) {
-	for _, s := range []string{"", "IP=10.0.0.5;MAC=fa:16:3e:00:00:05", "IgnoreUnknown=1;K8S_POD_NAMESPACE=n;K8S_POD_NAME=p;X=y=z;", "IP=10.0.0.5/24,fd00::1;IP", ";;=;"} {
-		f.Add(s)
+	for _, s := range []string{"", "IP=10.0.0.5;MAC=fa:16:3e:00:00:05", "IgnoreUnknown=1;K8S_POD_NAMESPACE=n;K8S_POD_NAME=p;X=y=z;", "IP=10.0.0.5/24,fd00::1;IP", ";;=;",
+		"K8S_POD_NAMESPACE=n;IDENTITY=a/b;HOSTNAME=A.b;ALLOW_SAME_NET_TRAFFIC=false"} {
+		f.Add(s, true)
+		f.Add(s, false)
 	}
-	c, err := Parse(with(nil), FlatBridge)
+	all, err := Parse(with(map[string]any{"annotations": wishWords}), FlatBridge)
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Fuzz(func(t *testing.T, s string) {
+	some, err := Parse(with(nil), FlatBridge)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, s string, listed bool) {
+		c := some
+		if listed {
+			c = all
+		}
 		req, _, err := c.Request(Env{ContainerID: "c1", IfName: "eth0", Args: s})
 		if err != nil {
 			cniText(t, err)
-			return
+		} else if args, err := parseCNIArgs(s); err != nil {
+			t.Error(err)
+		} else {
+			checkAsked(t, c, req, args.namespace)
 		}
-		if back, err := ipam.ParseWorkload(req.Workload.String()); err != nil || back != req.Workload {
-			t.Errorf("%q: workload %q reads back as %v, %v", s, req.Workload, back, err)
-		}
-		if req.Addr.IsValid() && !c.Network.Pool.Subnet.Contains(req.Addr) {
-			t.Errorf("%q: address %s", s, req.Addr)
-		}
-		if req.MAC.IsMulticast() || req.MAC.IsHostSide() {
-			t.Errorf("%q: MAC %s", s, req.MAC)
-		}
-		if h := req.HostnameHint; len(h) > 63 || Hostname(h) != h {
-			t.Errorf("%q: host name %q", s, h)
+		// Whatever else is in it, a runtime's namespace holds.
+		if req, _, err = c.Request(Env{ContainerID: "c1", IfName: "eth0", Args: s + ";K8S_POD_NAMESPACE=n;K8S_POD_NAME=p"}); err != nil {
+			cniText(t, err)
+		} else {
+			checkTenants(t, c, req)
 		}
 	})
 }

@@ -356,11 +356,7 @@ func FuzzAnnotations(f *testing.F) {
 // checkTenants fails unless a request is one that a pod p of namespace n may make.
 func checkTenants(t *testing.T, c *Config, req ipam.Request) {
 	t.Helper()
-	for _, w := range append([]ipam.Workload{req.Workload}, req.Named...) {
-		if back, err := ipam.ParseWorkload(w.String()); err != nil || back != w || w.Namespace != "n" {
-			t.Errorf("workload %q reads back as %v, %v", w, back, err)
-		}
-	}
+	checkAsked(t, c, req, "n")
 	granted := defaultAnnotations()
 	if c.Network.Bridge != nil {
 		granted = c.Network.Bridge.Annotations
@@ -373,13 +369,26 @@ func checkTenants(t *testing.T, c *Config, req ipam.Request) {
 			t.Errorf("%s counts, which is not in %q", wish, granted)
 		}
 	}
+}
+
+// checkAsked fails unless a request is possible, and called by no namespace but the
+// one given.
+func checkAsked(t *testing.T, c *Config, req ipam.Request, namespace string) {
+	t.Helper()
+	for _, w := range append([]ipam.Workload{req.Workload}, req.Named...) {
+		if back, err := ipam.ParseWorkload(w.String()); err != nil || back != w || w.Namespace != namespace {
+			t.Errorf("workload %q reads back as %v, %v", w, back, err)
+		}
+	}
 	if req.Addr.IsValid() && !c.Network.Pool.Subnet.Contains(req.Addr) {
 		t.Errorf("address %s", req.Addr)
 	}
 	if req.MAC.IsMulticast() || req.MAC.IsHostSide() {
 		t.Errorf("MAC %s", req.MAC)
 	}
-	if Hostname(req.Hostname) != req.Hostname || Hostname(req.HostnameHint) != req.HostnameHint {
-		t.Errorf("host names %q, %q", req.Hostname, req.HostnameHint)
+	for _, name := range []string{req.Hostname, req.HostnameHint} {
+		if len(name) > 63 || Hostname(name) != name {
+			t.Errorf("host name %q", name)
+		}
 	}
 }
