@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os/exec"
 	"strconv"
@@ -26,7 +27,13 @@ func (n *node) armed(verb string, c *lab.Container, fault string) (string, error
 // verb is a verb of flat-bridge with a fault point armed, not yet started.
 func (n *node) verb(verb string, c *lab.Container, fault, args string) *exec.Cmd {
 	n.t.Helper()
-	cmd := n.Command(n.within(), "/opt/cni/bin/flat-bridge")
+	return n.verbWithin(n.within(), verb, c, fault, args)
+}
+
+// verbWithin is verb for a runtime whose deadline is ctx's: it kills the plugin.
+func (n *node) verbWithin(ctx context.Context, verb string, c *lab.Container, fault, args string) *exec.Cmd {
+	n.t.Helper()
+	cmd := n.Command(ctx, "/opt/cni/bin/flat-bridge")
 	cmd.Env = append(cmd.Env, "CNI_COMMAND="+verb, "CNI_CONTAINERID="+c.ID(), "CNI_NETNS="+c.Path(),
 		"CNI_IFNAME=eth0", "CNI_PATH=/opt/cni/bin", "CNI_ARGS="+args, "FLATDHCP_FAULT="+fault)
 	cmd.Stdin = strings.NewReader(n.plain("1.1.0"))

@@ -249,7 +249,7 @@ func TestLateDELOfAnotherNetwork(t *testing.T) {
 func (n *node) plain(version string) string {
 	n.t.Helper()
 	plugin := n.plugin()
-	plugin["cniVersion"], plugin["name"] = version, network
+	plugin["cniVersion"], plugin["name"] = version, n.network
 	b, err := json.Marshal(plugin)
 	if err != nil {
 		n.t.Fatal(err)

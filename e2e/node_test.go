@@ -32,19 +32,29 @@ var gateway = netip.MustParseAddr("10.0.0.1")
 // keys are keys of flat-bridge; those below "ipam" go into flat-ipam.
 type keys map[string]any
 
-// node is a host with a conflist, and what was attached to it.
+// node is a host with a network's conflist, and what was attached to it.
 type node struct {
 	*lab.Host
-	t     *testing.T
-	extra keys
+	t       *testing.T
+	network string
+	extra   keys
+	chained []keys // plugins behind flat-bridge
 }
 
 // newNode makes a host of its own for the test.
 func newNode(t *testing.T, extra keys) *node {
 	t.Helper()
-	n := &node{Host: labtest.Host(t, "node"), t: t, extra: keys{}}
+	n := &node{Host: labtest.Host(t, "node"), t: t, network: network, extra: keys{}}
 	n.configure(extra)
 	return n
+}
+
+// secondNetwork is the same host with another network, 10.9.0.0/24 on br200.
+func (n *node) secondNetwork(extra keys) *node {
+	n.t.Helper()
+	second := &node{Host: n.Host, t: n.t, network: "second", extra: keys{"bridge": "br200", "ipam.subnet": "10.9.0.0/24"}}
+	second.configure(extra)
+	return second
 }
 
 // configure writes the conflist with some keys changed; nothing is applied.
@@ -53,11 +63,12 @@ func (n *node) configure(change keys) {
 	for k, v := range change {
 		n.extra[k] = v
 	}
-	list, err := json.MarshalIndent(keys{"cniVersion": "1.1.0", "name": network, "plugins": []any{n.plugin()}}, "", " ")
+	plugins := []keys{n.plugin()}
+	list, err := json.MarshalIndent(keys{"cniVersion": "1.1.0", "name": n.network, "plugins": append(plugins, n.chained...)}, "", " ")
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	if err := n.WriteConflist(n.within(), network, string(list)); err != nil {
+	if err := n.WriteConflist(n.within(), n.network, string(list)); err != nil {
 		n.t.Fatal(err)
 	}
 }
@@ -80,7 +91,7 @@ func (n *node) plugin() keys {
 func (n *node) apply(change keys) {
 	n.t.Helper()
 	n.configure(change)
-	n.run("flatctl", "apply", lab.ConflistPath(network))
+	n.run("flatctl", "apply", lab.ConflistPath(n.network))
 }
 
 func (n *node) within() context.Context { return labtest.Within(n.t, patience) }
@@ -131,7 +142,7 @@ func (n *node) attachTo(c *lab.Container, o lab.CNIOptions) *workload {
 }
 
 func (n *node) tryAttach(c *lab.Container, o lab.CNIOptions) (*workload, error) {
-	out, err := n.CNI(n.within(), "add", network, c, o)
+	out, err := n.CNI(n.within(), "add", n.network, c, o)
 	if err != nil {
 		return nil, err
 	}
@@ -158,13 +169,13 @@ func (w *workload) detach() {
 
 func (w *workload) del() {
 	w.n.t.Helper()
-	if _, err := w.n.CNI(w.n.within(), "del", network, w.Container, lab.CNIOptions{IfName: w.ifName}); err != nil {
+	if _, err := w.n.CNI(w.n.within(), "del", w.n.network, w.Container, lab.CNIOptions{IfName: w.ifName}); err != nil {
 		w.n.t.Fatal(err)
 	}
 }
 
 func (w *workload) port() string  { return link.PortName(w.ID(), w.ifName) }
-func (w *workload) chain() string { return filter.ChainName(network, w.ID(), w.ifName) }
+func (w *workload) chain() string { return filter.ChainName(w.n.network, w.ID(), w.ifName) }
 
 func (w *workload) endpoint() lab.Endpoint { return lab.Endpoint{MAC: w.mac, Addr: w.addr} }
 

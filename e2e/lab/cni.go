@@ -9,9 +9,10 @@ import (
 
 // CNIOptions are what a runtime may add to a call; the zero value adds nothing.
 type CNIOptions struct {
-	IfName  string // default eth0
-	Args    string // CNI_ARGS, as "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=web"
-	CapArgs string // capability arguments in JSON, as `{"mac": "..."}`
+	IfName  string  // default eth0
+	Args    string  // CNI_ARGS, as "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=web"
+	CapArgs string  // capability arguments in JSON, as `{"mac": "..."}`
+	Log     *string // where not nil, receives what cnitool and the plugins logged
 }
 
 // WriteConflist puts a network configuration list where cnitool looks for it.
@@ -41,7 +42,10 @@ func (h *Host) CNI(ctx context.Context, verb, network string, c *Container, o CN
 			cmd.Env = append(cmd.Env, v.key+"="+v.value)
 		}
 	}
-	out, _, err := run(cmd, h.name, argv)
+	out, stderr, err := run(cmd, h.name, argv)
+	if o.Log != nil {
+		*o.Log = stderr
+	}
 	return []byte(out), err
 }
 
