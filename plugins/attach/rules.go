@@ -199,9 +199,12 @@ func (n *Node) tickets(own ruleChange, networks []ipam.Network) []ruleChange {
 			_ = os.Remove(file) // a killed verb's: its attachment is held by own's now
 			continue
 		}
-		c := ruleChange{}
 		b, err := os.ReadFile(file)
-		if err != nil || json.Unmarshal(b, &c) != nil || c.Row.Holder == nil || c.port() != port {
+		if err != nil {
+			continue
+		}
+		c, ok := parseTicket(b)
+		if !ok || c.port() != port {
 			continue
 		}
 		if _, known := recordOf(networks, c.Network.Name); c.In && !known {
@@ -216,6 +219,11 @@ func (n *Node) tickets(own ruleChange, networks []ipam.Network) []ruleChange {
 	}
 	slices.SortFunc(waiting, func(a, b ruleChange) int { return strings.Compare(a.file, b.file) })
 	return waiting
+}
+
+func parseTicket(b []byte) (c ruleChange, ok bool) {
+	err := json.Unmarshal(b, &c)
+	return c, err == nil && c.Row.Holder != nil
 }
 
 func removeTickets(changes []ruleChange) error {
@@ -262,8 +270,8 @@ func (n *Node) deadTicket(file string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	c := ruleChange{}
-	if half := json.Unmarshal(b, &c) != nil; half || c.Row.Holder == nil {
+	c, ok := parseTicket(b)
+	if !ok {
 		return time.Since(info.ModTime()) > ticketAge, nil
 	}
 	lock, free, err := n.Run.Attachment(c.Row.Holder.ContainerID, c.Row.Holder.IfName).TryLock()
