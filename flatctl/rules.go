@@ -55,6 +55,7 @@ type guardInfo struct {
 	Addrs       []string          `json:"addrs"`
 	Closed      bool              `json:"closed"`
 	CheckSource bool              `json:"checkSource"`
+	CheckMAC    bool              `json:"checkMAC,omitempty"`
 	Dropped     map[string]uint64 `json:"dropped,omitempty"`
 }
 
@@ -116,7 +117,7 @@ func rulesOf(ctx context.Context, row found, live liveCounters) rulesInfo {
 	port := guard.PortFor(row.Network, row.Reservation, link.PortName(row.Holder.ContainerID, row.Holder.IfName))
 	info := rulesInfo{
 		Network: row.Network.Name, Workload: row.Workload, Addr: row.Addr.String(), Chain: chain.Name,
-		Guard: guardInfo{Port: port.Name, MAC: port.MAC, Addrs: []string{}, Closed: port.Closed, CheckSource: port.CheckSource},
+		Guard: guardInfo{Port: port.Name, MAC: port.MAC, Addrs: []string{}, Closed: port.Closed, CheckSource: port.CheckSource, CheckMAC: port.CheckMAC},
 	}
 	for _, a := range port.Addrs {
 		info.Guard.Addrs = append(info.Guard.Addrs, a.String())
@@ -205,6 +206,8 @@ func (i rulesInfo) String() string {
 	addrs := strings.Join(i.Guard.Addrs, ", ")
 	if i.Guard.CheckSource {
 		fmt.Fprintf(&b, "  sends only as MAC %s, addresses %s, in Ethernet, IPv4 and ARP headers\n", i.Guard.MAC, addrs)
+	} else if i.Guard.CheckMAC {
+		fmt.Fprintf(&b, "  sends only as MAC %s, in Ethernet, ARP and DHCP headers, and as any address: antiSpoofing is off, macspoofchk on\n", i.Guard.MAC)
 	} else {
 		b.WriteString("  sends as any MAC and address: antiSpoofing is off\n")
 	}

@@ -187,7 +187,7 @@ func TestCheckPasses(t *testing.T) {
 	}
 	for name, k := range map[string]keys{
 		"closed": {"allowSameNetTraffic": false}, "no gateway": {"isGateway": false}, "unguarded": {"antiSpoofing": false},
-		"hairpin": {"hairpinMode": true}, "no chains": {"filter": "none"},
+		"hairpin": {"hairpinMode": true}, "no chains": {"filter": "none"}, "MAC checked": {"antiSpoofing": false, "macspoofchk": true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, k)

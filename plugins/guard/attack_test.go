@@ -19,6 +19,7 @@ const (
 	closed     = "fdpclosed"
 	unchecked  = "fdpunchecked" // antiSpoofing false
 	nestedShut = "fdpnestshut"  // antiSpoofing false and closed
+	macOnly    = "fdpmaconly"   // antiSpoofing false and macspoofchk
 	stranger   = "fdpstranger"  // a port of ours in no set
 	lan        = "lan0"
 	lan2       = "lan1" // another
@@ -27,7 +28,7 @@ const (
 
 func newAttackLab(t *testing.T) *lab {
 	l := newLab(t, false)
-	for i, name := range []string{attacker, victim, closed, unchecked, nestedShut, stranger} {
+	for i, name := range []string{attacker, victim, closed, unchecked, nestedShut, stranger, macOnly} {
 		l.plug(name, byte(2+i))
 	}
 	l.plug(lan, 98)
@@ -41,10 +42,12 @@ func (l *lab) guard() {
 		s := l.stations[name]
 		return Port{Name: name, MAC: s.mac, Addrs: []netip.Addr{s.addr}, Closed: closed, CheckSource: check}
 	}
+	mac := port(macOnly, false, false)
+	mac.CheckMAC = true
 	l.mustDo("attaching", func() error {
 		_, err := Apply(l.t.Context(), []netip.Addr{netip.MustParseAddr(gateway)}, []Port{
 			port(attacker, false, true), port(victim, false, true), port(closed, true, true),
-			port(unchecked, false, false), port(nestedShut, true, false)}, nil)
+			port(unchecked, false, false), port(nestedShut, true, false), mac}, nil)
 		return err
 	})
 }
@@ -337,6 +340,38 @@ func attacks() []attack {
 			a.sender, a.senderMAC = addr(4), mac(4)
 		}), ""},
 		{"IPv6 without MAC check", unchecked, victim, ipv6, inEtherType},
+
+		{"any address with a MAC check alone", macOnly, victim, fromAddr(addr(4)), ""},
+		{"address of the gateway with a MAC check alone", macOnly, node, fromAddr(gw), ""},
+		{"MAC of another with a MAC check alone", macOnly, victim, func(p parts) []byte {
+			return ethernet(p.to.mac, unknownMAC, etherTypeIPv4, p.data(p.from.addr, p.to.addr))
+		}, inMAC},
+		{"MAC of another with a MAC check alone, to outside", macOnly, lan, func(p parts) []byte {
+			return ethernet(p.to.mac, mac(3), etherTypeIPv4, p.data(p.from.addr, p.to.addr))
+		}, inMAC},
+		{"ARP of any address with a MAC check alone", macOnly, victim, arpOf(func(_ parts, a *arpPacket) { a.sender = addr(4) }), ""},
+		{"ARP sender MAC of another with a MAC check alone", macOnly, victim, arpOf(func(_ parts, a *arpPacket) { a.senderMAC = mac(4) }), inARP},
+		{"ARP in a frame of another MAC with a MAC check alone", macOnly, victim, func(p parts) []byte {
+			return ethernet(p.to.mac, unknownMAC, etherTypeARP, p.arp(nil))
+		}, inMAC},
+		{"ARP with odd hardware length with a MAC check alone", macOnly, victim, arpOf(func(_ parts, a *arpPacket) { a.hlen = 7 }), inARP},
+		{"ARP with a load with a MAC check alone", macOnly, victim, inBroadcast(etherTypeARP, func(p parts) []byte {
+			return slices.Concat(p.arp(nil), bytes(11))
+		}), inARP},
+		{"DHCP discover with a MAC check alone", macOnly, node, client(8, unspecified, all, 68, 67), ""},
+		{"DHCP decline in the name of another with a MAC check alone", macOnly, node, client(3, unspecified, all, 68, 67), inDHCPClient},
+		{"DHCP decline in the name of another with a MAC check alone, fragmented before it", macOnly, node, func(p parts) []byte {
+			first := slices.Concat(udpDatagram(68, 67, nil), p.tag)
+			return p.ip(ipv4{src: p.from.addr, dst: p.to.addr, proto: 17, fragment: firstOfMany}.packet(first))
+		}, inDHCPClient},
+		{"DHCP offer with a MAC check alone", macOnly, victim, offer(func(*ipv4) {}), inDHCPServer},
+		{"later fragment with a MAC check alone", macOnly, victim, func(p parts) []byte {
+			return p.ip(ipv4{src: addr(4), dst: p.to.addr, proto: 17, fragment: secondFragment}.packet(p.tag))
+		}, ""},
+		{"IPv6 with a MAC check alone", macOnly, victim, ipv6, inEtherType},
+		{"VLAN tag with a MAC check alone", macOnly, victim, tagged(0x8100, 5), inEtherType},
+		{"BPDU with a MAC check alone", macOnly, lan, llc(bpduMAC), inBPDU},
+		{"foreign address to one's MAC, with a MAC check alone", attacker, macOnly, toAddr(foreign), outAddress},
 
 		{"IPv6 between ports that are not ours", lan, lan2, ipv6, ""},
 		{"BPDU between ports that are not ours", lan, lan2, llc(bpduMAC), ""},

@@ -17,6 +17,7 @@ type setName string
 const (
 	setPorts     setName = "ports"     // every attached port; the comment records all of its elements
 	setUnchecked setName = "unchecked" // ports whose sources are not checked
+	setMACOnly   setName = "maconly"   // ports of whose sources only MACs are checked
 	setClosed    setName = "closed"    // ports with the toggle off
 	setMACs      setName = "macs"      // own MAC
 	setSources   setName = "sources"   // own MAC with own address
@@ -29,6 +30,7 @@ func sets() []set {
 	return []set{
 		{setPorts, []fieldType{ifName}},
 		{setUnchecked, []fieldType{ifName}},
+		{setMACOnly, []fieldType{ifName}},
 		{setClosed, []fieldType{ifName}},
 		{setMACs, []fieldType{ifName, etherAddr}},
 		{setSources, []fieldType{ifName, etherAddr, ipv4Addr}},
@@ -138,6 +140,7 @@ func chains() []chain {
 			{etherType(etherTypeIPv4), jump("no_dhcp_server")},
 			{setUnchecked.in(iifname()), goTo("from_unchecked")},
 			{setMACs.notIn(iifname(), etherSrc()), dropAs(inMAC)},
+			{setMACOnly.in(iifname()), goTo("from_mac_only")},
 			{etherType(etherTypeIPv4), goTo("from_ipv4")},
 			{etherType(etherTypeARP), goTo("from_arp")},
 			{dropAs(inEtherType)},
@@ -146,6 +149,25 @@ func chains() []chain {
 			{etherType(etherTypeIPv4), accept()},
 			{etherType(etherTypeARP), accept()},
 			{dropAs(inEtherType)},
+		}},
+		// Any address, but in the name of the own MAC alone: that of the frame, which is
+		// checked already, of ARP and of DHCP.
+		{"from_mac_only", nil, []rule{
+			{etherType(etherTypeIPv4), goTo("from_mac_only_ipv4")},
+			{etherType(etherTypeARP), goTo("from_mac_only_arp")},
+			{dropAs(inEtherType)},
+		}},
+		{"from_mac_only_ipv4", nil, []rule{
+			{udpDst(expr.CmpOpEq, "67", portDHCPServer), goTo("from_mac_only_dhcp_client")},
+			{etherType(etherTypeIPv4), accept()},
+		}},
+		{"from_mac_only_dhcp_client", nil, []rule{
+			{l4protoUDP(expr.CmpOpEq), setMACs.in(iifname(), chaddr()), accept()},
+			{dropAs(inDHCPClient)},
+		}},
+		{"from_mac_only_arp", nil, []rule{
+			withRules(standardARP, maxLength("46", maxARPLength), setMACs.in(iifname(), arpSrcMAC()), accept()),
+			{dropAs(inARP)},
 		}},
 		// Returns for what is certainly no DHCP server's. A later fragment has no
 		// ports, and is nothing without its first, which has.

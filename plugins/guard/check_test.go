@@ -107,7 +107,7 @@ func TestPortsOfEverySet(t *testing.T) {
 	}
 	l.attach(somePorts()...)
 	l.load(`add element bridge flatdhcp addresses { "fdp-left" . 10.0.0.9 }`)
-	if got, want := list(), "fdp-left fdp00000000000a fdp00000000000b fdp00000000000c fdp00000000000d"; got != want {
+	if got, want := list(), "fdp-left fdp00000000000a fdp00000000000b fdp00000000000c fdp00000000000d fdp00000000000e"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

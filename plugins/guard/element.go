@@ -147,9 +147,12 @@ func (p Port) elements() []element {
 	if p.Closed {
 		es = append(es, setClosed.element(name))
 	}
-	if p.CheckSource {
+	switch {
+	case p.CheckSource:
 		es = append(es, setMACs.element(name, p.MAC[:]))
-	} else {
+	case p.CheckMAC:
+		es = append(es, setMACOnly.element(name), setMACs.element(name, p.MAC[:]))
+	default:
 		es = append(es, setUnchecked.element(name))
 	}
 	for _, a := range p.Addrs {
@@ -173,6 +176,7 @@ func gatewayElements(gateways []netip.Addr) []element {
 const (
 	recordClosed    = "closed"
 	recordUnchecked = "unchecked"
+	recordMACOnly   = "maconly"
 )
 
 // maxRecord is the longest comment nft accepts of an element when it reads a
@@ -190,7 +194,11 @@ func (p Port) record() string {
 	if p.Closed {
 		words = append(words, recordClosed)
 	}
-	if !p.CheckSource {
+	switch {
+	case p.CheckSource:
+	case p.CheckMAC:
+		words = append(words, recordMACOnly)
+	default:
 		words = append(words, recordUnchecked)
 	}
 	if s := strings.Join(words, " "); len(s) <= maxRecord {
@@ -214,6 +222,8 @@ func (e element) port() (Port, bool) {
 			p.Closed = true
 		case word == recordUnchecked:
 			p.CheckSource = false
+		case word == recordMACOnly:
+			p.CheckSource, p.CheckMAC = false, true
 		default:
 			var a netip.Addr
 			a, err = netip.ParseAddr(word)

@@ -42,6 +42,7 @@ func somePorts() []Port {
 		{Name: "fdp00000000000b", MAC: mac(3), Addrs: []netip.Addr{addr(3), addr(33)}, Closed: true, CheckSource: true},
 		{Name: "fdp00000000000c", MAC: mac(4), Addrs: []netip.Addr{addr(4)}},
 		{Name: "fdp00000000000d", MAC: mac(5), Addrs: []netip.Addr{addr(5)}, Closed: true},
+		{Name: "fdp00000000000e", MAC: mac(6), Addrs: []netip.Addr{addr(6)}, CheckMAC: true},
 	}
 }
 
@@ -150,16 +151,18 @@ func TestPlanRefusesWhatIsNoPort(t *testing.T) {
 func TestPortForTakesTogglesFromTheNetwork(t *testing.T) {
 	row := ipam.Reservation{Addr: addr(2), MAC: mac(2)}
 	for _, tc := range []struct {
-		name                string
-		bridge              *ipam.Bridge
-		closed, checkSource bool
+		name                          string
+		bridge                        *ipam.Bridge
+		closed, checkSource, checkMAC bool
 	}{
-		{"open, checked", &ipam.Bridge{AllowSameNetTraffic: true, AntiSpoofing: true}, false, true},
-		{"closed, unchecked", &ipam.Bridge{}, true, false},
-		{"unknown: the stricter of both", nil, true, true},
+		{"open, checked", &ipam.Bridge{AllowSameNetTraffic: true, AntiSpoofing: true}, false, true, false},
+		{"open, checked twice", &ipam.Bridge{AllowSameNetTraffic: true, AntiSpoofing: true, MACSpoofCheck: true}, false, true, false},
+		{"closed, unchecked", &ipam.Bridge{}, true, false, false},
+		{"closed, MAC checked", &ipam.Bridge{MACSpoofCheck: true}, true, false, true},
+		{"unknown: the stricter of both", nil, true, true, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			want := Port{"fdp0", mac(2), []netip.Addr{addr(2)}, tc.closed, tc.checkSource}
+			want := Port{"fdp0", mac(2), []netip.Addr{addr(2)}, tc.closed, tc.checkSource, tc.checkMAC}
 			got := PortFor(ipam.Network{Bridge: tc.bridge}, row, "fdp0")
 			if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 				t.Errorf("port differs:\n%s", diff)

@@ -29,6 +29,9 @@ type Port struct {
 	// and address; it still is no DHCP server, sends no BPDU and no ethertype but
 	// IPv4 and ARP, and receives unicast IPv4 only for Addrs.
 	CheckSource bool
+	// CheckMAC is macspoofchk for a port without CheckSource: the workload may use any
+	// address, but its own MAC alone, also in ARP and DHCP.
+	CheckMAC bool
 }
 
 // PortFor returns the port of reservation r in network n.
@@ -36,6 +39,7 @@ func PortFor(n ipam.Network, r ipam.Reservation, portName string) Port {
 	p := Port{Name: portName, MAC: r.MAC, Addrs: []netip.Addr{r.Addr}, Closed: !n.Open(r), CheckSource: true}
 	if n.Bridge != nil {
 		p.CheckSource = n.Bridge.AntiSpoofing
+		p.CheckMAC = n.Bridge.MACSpoofCheck && !p.CheckSource
 	}
 	return p
 }

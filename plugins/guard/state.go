@@ -244,12 +244,26 @@ func (c *conn) counters() ([]Counter, error) {
 
 // elements reads all members of a set. Of a set that is ours in name only, whose
 // keys have another length, it returns none.
+//
+// The kernel grows a set's hash table some milliseconds after it was filled, and a
+// listing that is under way goes on by counting, in another order: it then has some
+// members twice and lacks as many, with no other sign. It is read again.
 func (c *conn) elements(s set) ([]element, error) {
 	members, err := c.readElements(s.name, netlink.Dump, func(ae *netlink.AttributeEncoder) {
 		ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, tableName)
 		ae.String(unix.NFTA_SET_ELEM_LIST_SET, string(s.name))
 	})
-	return slices.DeleteFunc(members, func(e element) bool { return len(e.key) != int(s.keyLength()) }), err
+	if err != nil {
+		return nil, err
+	}
+	once := make(map[element]bool, len(members))
+	for _, e := range members {
+		if once[e] {
+			return nil, errChanged
+		}
+		once[e] = true
+	}
+	return slices.DeleteFunc(members, func(e element) bool { return len(e.key) != int(s.keyLength()) }), nil
 }
 
 // element reads one member of a set, whatever the set's size; none if it is not there.

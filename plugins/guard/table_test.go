@@ -130,9 +130,9 @@ func TestAttachReplacesOlderElements(t *testing.T) {
 	l.attach(old...)
 	p := Port{Name: old[1].Name, MAC: mac(44), Addrs: []netip.Addr{addr(44), addr(33)}}
 	l.attach(p)
-	l.check(old[0], p, old[2], old[3])
+	l.check(old[0], p, old[2], old[3], old[4])
 	l.attach(p)
-	l.check(old[0], p, old[2], old[3])
+	l.check(old[0], p, old[2], old[3], old[4])
 }
 
 func TestDetachTakesOnePortAway(t *testing.T) {
@@ -191,6 +191,33 @@ func TestPortOfManyAddresses(t *testing.T) {
 	l.check(other, p)
 	l.detach(p.Name)
 	l.check(other)
+}
+
+// A set that has just been filled is listed whole, while the kernel rearranges it.
+func TestListingOfAGrowingSet(t *testing.T) {
+	p := Port{Name: "fdp0", MAC: mac(2), CheckSource: true}
+	for i := range 250 {
+		p.Addrs = append(p.Addrs, netip.AddrFrom4([4]byte{10, 1, 0, byte(1 + i)}))
+	}
+	want := p.elements()
+	slices.SortFunc(want, compareElements)
+	for range 40 {
+		l := newTable(t)
+		l.attach(p)
+		for range 5 {
+			var got []element
+			l.mustDo("listing", func() error {
+				return retry(t.Context(), func(c *conn) (err error) {
+					got, err = c.scan(p.Name)
+					return err
+				})
+			})
+			slices.SortFunc(got, compareElements)
+			if !slices.Equal(got, want) {
+				t.Fatalf("%d elements are listed, %d are there", len(slices.Compact(got)), len(want))
+			}
+		}
+	}
 }
 
 // load lets nft change the table.
