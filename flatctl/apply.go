@@ -73,9 +73,6 @@ func (c *control) apply(ctx context.Context, file string, dataDirGiven bool) err
 	if dataDirGiven && c.dataDir != cfg.DataDir {
 		return usageError{fmt.Sprintf("%s has its store in ipam.dataDir %s, not in --data-dir %s: leave the flag out", file, cfg.DataDir, c.dataDir)}
 	}
-	for _, n := range cfg.Notices {
-		_, _ = fmt.Fprintf(c.errOut, "flatctl: %s: %s\n", file, n)
-	}
 	for _, notice := range cfg.Notices {
 		_, _ = fmt.Fprintf(c.errOut, "flatctl: %s: %s\n", file, notice)
 	}
