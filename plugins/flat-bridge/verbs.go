@@ -110,7 +110,8 @@ func cniError(doing string, err error) error {
 	var living *attach.LivingHolderError
 	code := uint(0)
 	switch {
-	case errors.As(err, &living), errors.Is(err, attach.ErrCancelled), errors.Is(err, context.DeadlineExceeded):
+	case errors.As(err, &living), errors.Is(err, attach.ErrCancelled), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, link.ErrBridgeFull):
 		code = types.ErrTryAgainLater
 	case errors.Is(err, attach.ErrSameNetNS):
 		code = types.ErrInvalidNetNS

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -83,7 +82,7 @@ func (c *conn) addresses(ctx context.Context, d device) ([]netip.Prefix, error) 
 // address is p for the library; IFA_F_NODAD matters to IPv6 alone.
 func address(p netip.Prefix) *netlink.Addr {
 	return &netlink.Addr{
-		IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())},
+		IPNet: ipNet(p),
 		Flags: unix.IFA_F_NODAD,
 	}
 }

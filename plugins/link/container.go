@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 
@@ -94,6 +93,9 @@ func configureContainer(ctx context.Context, spec ContainerSpec) (info Container
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return info, fmt.Errorf("adding address %s: %w", spec.Addr, err)
 	}
+	if err := c.answerBySource(ctx, d, spec.Addr, spec.Gateway); err != nil {
+		return info, err
+	}
 	if info.Routes, err = c.plannedRoutes(ctx, spec); err != nil {
 		return info, err
 	}
@@ -172,7 +174,7 @@ func (c *conn) hasDefaultRoute(ctx context.Context) (bool, error) {
 func (c *conn) addRoute(index int, r ipam.Route) error {
 	route := &netlink.Route{
 		LinkIndex: index,
-		Dst:       &net.IPNet{IP: r.Dst.Addr().AsSlice(), Mask: net.CIDRMask(r.Dst.Bits(), r.Dst.Addr().BitLen())},
+		Dst:       ipNet(r.Dst),
 		Scope:     netlink.SCOPE_LINK,
 		MTU:       r.MTU,
 		AdvMSS:    r.AdvMSS,

@@ -17,6 +17,11 @@ import (
 // The specification has ADD fail then.
 var ErrIfNameTaken = errors.New("interface name is taken in the container")
 
+// ErrBridgeFull says that a bridge has as many ports as it can have: its kernel numbers
+// them in ten bits (BR_PORT_BITS).
+var ErrBridgeFull = errors.New("the bridge has 1023 ports, and no kernel gives it more: " +
+	"end a workload, or use another network, with a bridge of its own")
+
 // PortSpec is a port to make.
 type PortSpec struct {
 	Name            string // PortName
@@ -87,6 +92,9 @@ func CreatePort(ctx context.Context, spec PortSpec) (info PortInfo, err error) {
 	}
 	if errors.Is(err, unix.EEXIST) {
 		return info, spec.taken()
+	}
+	if errors.Is(err, unix.EXFULL) {
+		return info, fmt.Errorf("creating port %s on bridge %s: %w", spec.Name, spec.Bridge, ErrBridgeFull)
 	}
 	if err != nil {
 		return info, fmt.Errorf("creating port %s on bridge %s with %s in namespace %s: %w",
