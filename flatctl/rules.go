@@ -69,11 +69,8 @@ type liveCounters struct {
 func kernelCounters() liveCounters {
 	return liveCounters{
 		chain: func(ctx context.Context, chain string) ([]filter.RuleCounter, error) {
-			t, err := filter.New(filter.Options{LockPath: rundir.FromEnv(os.Getenv).FilterLock()})
-			if err != nil {
-				return nil, err
-			}
-			return t.Counters(ctx, chain)
+			run := rundir.FromEnv(os.Getenv)
+			return filter.New(filter.Options{LockPath: run.FilterLock(), RecordPath: run.FilterBackend()}).Counters(ctx, chain)
 		},
 		guard: guard.Counters,
 	}
@@ -122,8 +119,13 @@ func rulesOf(ctx context.Context, row found, live liveCounters) rulesInfo {
 	for _, a := range port.Addrs {
 		info.Guard.Addrs = append(info.Guard.Addrs, a.String())
 	}
+	info.Rules, info.Deny = []ruleInfo{}, []ruleInfo{}
+	if !row.Network.Filtered() {
+		info.Chain, info.Live = "", "network "+row.Network.Name+" is unfiltered (filter: none): no chain judges what reaches its workloads"
+		info.countGuard(ctx, live)
+		return info
+	}
 	info.Rules = ruleInfos(chain)
-	info.Deny = []ruleInfo{}
 	for _, c := range filter.Base([]ipam.Network{row.Network}) {
 		if c.Name == providerChain {
 			info.Deny = ruleInfos(c)
@@ -145,14 +147,19 @@ func ruleInfos(c filter.Chain) []ruleInfo {
 	return infos
 }
 
-// count fills the counters in where the kernel's chain is the planned one.
-func (i *rulesInfo) count(ctx context.Context, live liveCounters) {
+// countGuard fills in what the guard has dropped, if it can be read.
+func (i *rulesInfo) countGuard(ctx context.Context, live liveCounters) {
 	if dropped, err := live.guard(ctx); err == nil && len(dropped) > 0 {
 		i.Guard.Dropped = map[string]uint64{}
 		for _, d := range dropped {
 			i.Guard.Dropped[d.Name] = d.Packets
 		}
 	}
+}
+
+// count fills the counters in where the kernel's chain is the planned one.
+func (i *rulesInfo) count(ctx context.Context, live liveCounters) {
+	i.countGuard(ctx, live)
 	counted, err := live.chain(ctx, i.Chain)
 	if err != nil {
 		i.Live = fmt.Sprintf("no counters: %v", err)
@@ -192,7 +199,9 @@ func (i rulesInfo) String() string {
 	if i.Live != "" {
 		fmt.Fprintf(&b, "%s\n", i.Live)
 	}
-	fmt.Fprintf(&b, "\nWhat reaches it: chain %s, the first rule that matches decides\n", i.Chain)
+	if i.Chain != "" {
+		fmt.Fprintf(&b, "\nWhat reaches it: chain %s, the first rule that matches decides\n", i.Chain)
+	}
 	for _, r := range i.Rules {
 		r.write(&b, i.Chain)
 	}

@@ -50,12 +50,8 @@ func (n *Node) Apply(ctx context.Context, network string) (Report, error) {
 		if report.Guard, err = v.applyGuard(ctx); err != nil {
 			return err
 		}
-		table, err := n.Filter()
-		if err != nil {
-			return err
-		}
 		rows := func(context.Context) ([]ipam.Reservation, error) { return living[network], nil }
-		report.Chains, err = table.Apply(ctx, given(v.networks), network, rows)
+		report.Chains, err = n.Filter.Apply(ctx, given(v.networks), network, rows)
 		return err
 	})
 	report.Workloads = len(living[network])
@@ -174,11 +170,7 @@ func (n *Node) Remove(ctx context.Context, network string) error {
 			if _, err := rest.applyGuard(ctx); err != nil {
 				return err
 			}
-			table, err := n.Filter()
-			if err != nil {
-				return err
-			}
-			if err := table.Remove(ctx, given(rest.networks), own); err != nil {
+			if err := n.Filter.Remove(ctx, given(rest.networks), own); err != nil {
 				return err
 			}
 		}

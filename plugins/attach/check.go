@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
-	"github.com/flatdhcp/flatdhcp/plugins/filter"
 	"github.com/flatdhcp/flatdhcp/plugins/guard"
 	"github.com/flatdhcp/flatdhcp/plugins/link"
 )
@@ -198,30 +197,13 @@ func (v *checking) guard(ctx context.Context) error {
 	return err
 }
 
-// rulesChecker is the part of filter.Table that CHECK needs.
-type rulesChecker interface {
-	Check(ctx context.Context, networks filter.Networks, n ipam.Network, r ipam.Reservation) (defects []string, err error)
-}
-
 func (v *checking) chains(ctx context.Context) error {
-	table, err := v.node.Filter()
-	if errors.Is(err, filter.ErrNoProgram) && !needsIPTables(filter.Attached{Network: v.network}) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	var checker any = table
-	rules, ok := checker.(rulesChecker)
-	if !ok {
-		return nil
-	}
 	// A neighbour that cannot be read is no reason to find fault with this one.
 	networks, err := v.node.Data.Networks(ctx)
 	if _, known := recordOf(networks, v.network.Name); err != nil && !known {
 		return err
 	}
-	defects, err := rules.Check(ctx, given(networks), v.network, v.row)
+	defects, err := v.node.Filter.Check(ctx, given(networks), v.network, v.row)
 	for _, d := range defects {
 		v.defect("%s; `flatctl apply` mends it", d)
 	}

@@ -31,7 +31,7 @@ func deadNode(t *testing.T, tick func()) (*Node, ipam.Network, ipam.Reservation)
 	}
 	dir := t.TempDir()
 	clock := func() time.Time { tick(); return time.Unix(1e9, 0) }
-	n := &Node{Run: rundir.Dir(filepath.Join(dir, "run")), BootID: "this", Filter: func() (*filter.Table, error) { return filter.New(filter.Options{}) }, Log: slog.New(slog.DiscardHandler),
+	n := &Node{Run: rundir.Dir(filepath.Join(dir, "run")), BootID: "this", Filter: filter.New(filter.Options{}), Log: slog.New(slog.DiscardHandler),
 		Data: ipam.OpenDir(filepath.Join(dir, "data"), ipam.WithClock(clock))}
 	network := ipam.Network{Name: "flat", Pool: ipam.Pool{
 		Subnet: netip.MustParsePrefix("10.0.0.0/24"), Gateway: netip.MustParseAddr("10.0.0.1"), MACPrefix: ipam.DefaultMACPrefix,

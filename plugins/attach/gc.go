@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
-	"github.com/flatdhcp/flatdhcp/plugins/filter"
 	"github.com/flatdhcp/flatdhcp/plugins/guard"
 	"github.com/flatdhcp/flatdhcp/plugins/link"
 	"github.com/flatdhcp/flatdhcp/plugins/rundir"
@@ -146,22 +145,15 @@ func (n *Node) sweepGuard(ctx context.Context, _ string) error {
 // port are ADDs' and DELs' under way: see Apply.)
 func (n *Node) sweepChains(ctx context.Context, network string) error {
 	return n.underFilterLock(ctx, func() error {
-		table, err := n.Filter()
-		if errors.Is(err, filter.ErrNoProgram) {
-			return n.excuse(ctx, network, err)
-		}
-		if err != nil {
-			return err
-		}
-		err = n.Data.Store(network).View(ctx, func(*ipam.View) error { return nil })
+		err := n.Data.Store(network).View(ctx, func(*ipam.View) error { return nil })
 		if errors.Is(err, ipam.ErrNoNetwork) {
-			return n.sweepUnknown(ctx, table, network)
+			return n.sweepUnknown(ctx, network)
 		}
 		v, err := n.look(ctx, network)
 		if err != nil || v.network(network).Bridge == nil {
 			return err
 		}
-		changed, err := table.Apply(ctx, given(v.networks), network, func(context.Context) ([]ipam.Reservation, error) {
+		changed, err := n.Filter.Apply(ctx, given(v.networks), network, func(context.Context) ([]ipam.Reservation, error) {
 			return v.living[network], nil
 		})
 		for _, line := range changed {
@@ -173,7 +165,7 @@ func (n *Node) sweepChains(ctx context.Context, network string) error {
 
 // sweepUnknown takes out the rules of a network that has no store, unless it has a port
 // still: that must not stay without them.
-func (n *Node) sweepUnknown(ctx context.Context, table *filter.Table, network string) error {
+func (n *Node) sweepUnknown(ctx context.Context, network string) error {
 	ports, err := link.Ports(ctx)
 	if err != nil {
 		return err
@@ -187,16 +179,7 @@ func (n *Node) sweepUnknown(ctx context.Context, table *filter.Table, network st
 	if err != nil {
 		return err
 	}
-	return table.Remove(ctx, given(networks), ipam.Network{Name: network})
-}
-
-// excuse returns the lack of iptables unless the network can do without.
-func (n *Node) excuse(ctx context.Context, network string, lack error) error {
-	networks, err := n.Data.Networks(ctx)
-	if record, known := recordOf(networks, network); err == nil && (!known || !needsIPTables(filter.Attached{Network: record})) {
-		return nil
-	}
-	return lack
+	return n.Filter.Remove(ctx, given(networks), ipam.Network{Name: network})
 }
 
 // sweepRunDir removes what killed verbs left in the run directory: the locks of

@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
@@ -24,11 +23,9 @@ import (
 // Node is the machine the verbs work on: the network namespace they are called in,
 // its run directory and its packet filter.
 type Node struct {
-	Run  rundir.Dir
-	Data *ipam.Dir
-	// Filter finds the packet filter's programs when they are first needed: networks
-	// without chains do without, and so does what only looks.
-	Filter func() (*filter.Table, error)
+	Run    rundir.Dir
+	Data   *ipam.Dir
+	Filter *filter.Table
 	BootID string
 	Log    *slog.Logger
 }
@@ -41,7 +38,7 @@ func NewNode(run rundir.Dir, dataDir string, log *slog.Logger) (*Node, error) {
 	}
 	// Without a lock of its own: chains and guard change together, under one that this
 	// package holds.
-	table := sync.OnceValues(func() (*filter.Table, error) { return filter.New(filter.Options{}) })
+	table := filter.New(filter.Options{RecordPath: run.FilterBackend()})
 	return &Node{Run: run, Data: ipam.OpenDir(dataDir), Filter: table, BootID: boot, Log: log}, nil
 }
 

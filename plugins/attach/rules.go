@@ -101,7 +101,10 @@ func (n *Node) force(ctx context.Context, networks []ipam.Network, changes []rul
 		}
 		in = append(in, filter.Attached{Network: c.Network, Row: c.Row})
 	}
-	if err := n.filterRules(ctx, networks, in, out); err != nil {
+	if err := n.Filter.AttachAll(ctx, given(networks), in); err != nil {
+		return err
+	}
+	if err := n.Filter.DetachAll(ctx, out); err != nil {
 		return err
 	}
 	for _, port := range gone {
@@ -111,24 +114,6 @@ func (n *Node) force(ctx context.Context, networks []ipam.Network, changes []rul
 	}
 	return nil
 }
-
-// filterRules puts in and takes out what iptables has. A network that can do without,
-// because its workloads have no chains, does on a node without iptables.
-func (n *Node) filterRules(ctx context.Context, networks []ipam.Network, in, out []filter.Attached) error {
-	table, err := n.Filter()
-	if errors.Is(err, filter.ErrNoProgram) && !slices.ContainsFunc(slices.Concat(in, out), needsIPTables) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := table.AttachAll(ctx, given(networks), in); err != nil {
-		return err
-	}
-	return table.DetachAll(ctx, out)
-}
-
-func needsIPTables(a filter.Attached) bool { return a.Network.Filtered() || a.Network.Bridge.IPMasq }
 
 // recordOf returns the stored record of a network with a bridge of ours.
 func recordOf(networks []ipam.Network, name string) (ipam.Network, bool) {

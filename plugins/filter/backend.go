@@ -4,86 +4,148 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/flatdhcp/flatdhcp/plugins/filter/program"
 )
 
-// The two implementations behind the name iptables. They keep their rules apart:
-// mixing them means rules that nobody sees. This package follows the program that
-// the node's administrator has chosen (update-alternatives).
+// The back ends of iptables, of which the administrator's choice is followed.
 const (
-	BackendNFT    = "nft"
-	BackendLegacy = "legacy"
+	BackendNFT    = program.NFT
+	BackendLegacy = program.Legacy
 )
 
 // ErrNoProgram says that iptables, iptables-save or iptables-restore is missing or
 // cannot be run.
-var ErrNoProgram = errors.New("no usable iptables program")
+var ErrNoProgram = program.ErrMissing
 
-// programDirs are where distributions keep iptables. PATH is not asked: a runtime
-// may run plugins without one.
-var programDirs = []string{"/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin"}
+// Exec runs a program.
+type Exec = program.Exec
 
-// programs are the members of one iptables family.
-type programs struct {
-	iptables, save, restore string
-	backend                 string
+// ProgramError is what Exec returns for a program that fails.
+type ProgramError = program.Error
+
+// Installed reports whether iptables and the programs beside it can be executed,
+// without executing any: ErrNoProgram says what was looked for. nil = the places that
+// distributions keep it in.
+func Installed(candidates []string) error { return program.Installed(candidates) }
+
+// place is where a change is made: one back end and the programs that speak to it. If
+// missing is set there are none: then what there is can be read, but not changed.
+type place struct {
+	program.Family
+	missing error
+	first   bool // nothing has been recorded yet
 }
 
-// findPrograms takes the first candidate that exists with its -save and -restore.
-func findPrograms(ctx context.Context, run Exec, candidates []string) (programs, error) {
-	if candidates == nil {
-		for _, dir := range programDirs {
-			candidates = append(candidates, filepath.Join(dir, "iptables"))
-		}
-	}
-	var problems []error
-	for _, path := range candidates {
-		p := programs{iptables: path, save: path + "-save", restore: path + "-restore"}
-		err := errors.Join(executable(p.iptables), executable(p.save), executable(p.restore))
-		if err == nil {
-			p.backend, err = findBackend(ctx, run, path)
-		}
-		if err == nil {
-			return p, nil
-		}
-		if !errors.Is(err, os.ErrNotExist) {
-			problems = append(problems, err)
-		}
-	}
-	return programs{}, fmt.Errorf("%w: tried %s (Debian: apt-get install iptables): %w",
-		ErrNoProgram, strings.Join(candidates, ", "), errors.Join(problems...))
+// Backend returns the back end that the node's iptables has, BackendNFT or
+// BackendLegacy.
+func (t *Table) Backend(ctx context.Context) (string, error) {
+	f, err := program.Find(ctx, t.run, t.candidates)
+	return f.Backend, err
 }
 
-func executable(path string) error {
-	info, err := os.Stat(path)
-	if err == nil && (!info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0) {
-		return fmt.Errorf("%s is not an executable file", path)
-	}
-	return err
-}
-
-// findBackend reads the back end off the file that path leads to; only if its name
-// does not tell is the program asked.
-func findBackend(ctx context.Context, run Exec, path string) (backend string, err error) {
-	target, err := filepath.EvalSymlinks(path)
+// place finds the back end for a change. If it is not the one that has our rules, they
+// are moved first, or, if move is false, the change is made where they are. Programs are
+// looked for each time: the administrator may choose anew while a daemon runs.
+func (t *Table) place(ctx context.Context, move bool) (place, error) {
+	chosen, missing := program.Find(ctx, t.run, t.candidates)
+	recorded, err := t.record.Read()
 	if err != nil {
-		return "", err
+		return place{}, err
 	}
-	switch filepath.Base(target) {
-	case "xtables-nft-multi":
-		return BackendNFT, nil
-	case "xtables-legacy-multi", "xtables-multi":
-		return BackendLegacy, nil
+	if missing != nil {
+		if len(recorded) > 0 {
+			if f, err := program.FindBackend(recorded[0], t.candidates); err == nil {
+				return place{Family: f}, nil
+			}
+		}
+		return place{missing: missing}, nil
 	}
-	// go-iptables finds the mode out as well, but does not tell it.
-	version, err := run(ctx, path, []string{"--version"}, nil)
+	if !slices.ContainsFunc(recorded, func(b string) bool { return b != chosen.Backend }) {
+		return place{Family: chosen, first: len(recorded) == 0}, nil
+	}
+	if !move && len(recorded) == 1 {
+		f, err := program.FindBackend(recorded[0], t.candidates)
+		return place{Family: f, missing: err}, nil
+	}
+	for _, old := range recorded {
+		if old == chosen.Backend {
+			continue
+		}
+		if err := t.move(ctx, old, chosen, old == recorded[0]); err != nil {
+			return place{}, fmt.Errorf("moving the rules from the %s back end of iptables, which was in use, to %s, which %s is now: %w",
+				old, chosen.Backend, chosen.IPTables, err)
+		}
+	}
+	return place{Family: chosen}, t.record.Write(chosen.Backend)
+}
+
+// looking is place for who only looks, and may hold no lock: nothing is moved. wrong says
+// what is amiss with the back end; empty = nothing.
+func (t *Table) looking(ctx context.Context) (p place, wrong string, err error) {
+	recorded, err := t.record.Read()
 	if err != nil {
-		return "", fmt.Errorf("asking %s for its version: %w", path, err)
+		return place{}, "", err
 	}
-	if strings.Contains(string(version), "(nf_tables)") {
-		return BackendNFT, nil
+	chosen, missing := program.Find(ctx, t.run, t.candidates)
+	if len(recorded) == 2 {
+		wrong = fmt.Sprintf("moving the rules from the %s back end of iptables to %s has been broken off", recorded[0], recorded[1])
 	}
-	return BackendLegacy, nil
+	if len(recorded) == 0 || missing == nil && slices.Contains(recorded, chosen.Backend) {
+		return place{Family: chosen, missing: missing}, wrong, nil
+	}
+	f, gone := program.FindBackend(recorded[0], t.candidates)
+	if wrong == "" && missing == nil {
+		wrong = fmt.Sprintf("the rules are in the %s back end of iptables, but %s is %s now", recorded[0], chosen.IPTables, chosen.Backend)
+	}
+	return place{Family: f, missing: gone}, wrong, nil
+}
+
+// readUnasked reads without a program: all there is of nft, and of legacy that there is
+// nothing. That nf_tables is not there is no error.
+func (t *Table) readUnasked(ctx context.Context, p place, level depth, names []string) (*seen, error) {
+	if level == text {
+		return nil, p.missing
+	}
+	used, err := t.legacyTables()
+	if err != nil {
+		return nil, err
+	}
+	if len(used) > 0 {
+		return nil, fmt.Errorf("legacy tables are in use, and only its own program reads them: %w", p.missing)
+	}
+	if level == whole {
+		names = nil
+	}
+	return orNone(t.readKernel(ctx, names))
+}
+
+// orNone turns the error of a kernel without nf_tables into what it holds: nothing.
+func orNone(s *seen, err error) (*seen, error) {
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) {
+		return &seen{depth: text, chains: map[string][]seenRule{}}, nil
+	}
+	return s, err
+}
+
+// legacyNames lists the legacy back end's tables of the calling thread's namespace. A
+// program that asked for one would make it, and load the modules for it.
+const legacyNames = "/proc/thread-self/net/ip_tables_names"
+
+// legacyTables returns those of tables that the legacy back end has here.
+func legacyTables() ([]string, error) {
+	b, err := os.ReadFile(legacyNames)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("looking for tables of the legacy back end: %w", err)
+	}
+	return slices.DeleteFunc(strings.Fields(string(b)), func(name string) bool { return !slices.Contains(tables[:], name) }), nil
 }

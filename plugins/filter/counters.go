@@ -23,8 +23,15 @@ func (t *Table) Counters(ctx context.Context, chain string) ([]RuleCounter, erro
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	p, _, err := t.looking(ctx)
+	if err == nil {
+		err = p.missing
+	}
+	if err != nil {
+		return nil, err
+	}
 	t.runs.Add(2)
-	ipt, err := iptables.New(iptables.Path(t.programs.iptables), iptables.IPFamily(iptables.ProtocolIPv4), iptables.Timeout(lockWait))
+	ipt, err := iptables.New(iptables.Path(p.IPTables), iptables.IPFamily(iptables.ProtocolIPv4), iptables.Timeout(lockWait))
 	if err != nil {
 		return nil, fmt.Errorf("preparing to list chain %s: %w", chain, err)
 	}

@@ -89,21 +89,17 @@ func TestFlushUnderAttachAndDetach(t *testing.T) {
 	onBothBackends(t, func(t *testing.T, k kernel) {
 		flat := network("flat", "10.0.0.0/24", "br100")
 		flushed := false
-		table, err := New(Options{Iptables: []string{k.iptables()}, LockPath: k.lock,
-			Exec: func(ctx context.Context, path string, args []string, stdin []byte) ([]byte, error) {
-				if strings.HasSuffix(path, "-restore") && !flushed {
-					flushed = true
-					for _, args := range [][]string{{"-F"}, {"-X"}, {"-t", "nat", "-F"}, {"-t", "nat", "-X"}} {
-						if _, err := k.exec(ctx, k.iptables(), args, nil); err != nil {
-							return nil, err
-						}
+		table := k.with(func(ctx context.Context, path string, args []string, stdin []byte) ([]byte, error) {
+			if strings.HasSuffix(path, "-restore") && !flushed {
+				flushed = true
+				for _, args := range [][]string{{"-F"}, {"-X"}, {"-t", "nat", "-F"}, {"-t", "nat", "-X"}} {
+					if _, err := k.exec(ctx, k.iptables(), args, nil); err != nil {
+						return nil, err
 					}
 				}
-				return k.exec(ctx, path, args, stdin)
-			}})
-		if err != nil {
-			t.Fatal(err)
-		}
+			}
+			return k.exec(ctx, path, args, stdin)
+		})
 		rows := rowsOf("10.0.0.2", "10.0.0.3")
 		k.attach(k.table(), networksOf(flat), flat, rows[0])
 		k.attach(table, networksOf(flat), flat, rows[1])
@@ -123,16 +119,12 @@ func TestRefusedTransactionChangesNothing(t *testing.T) {
 	onBothBackends(t, func(t *testing.T, k kernel) {
 		flat := everything()
 		good := k.table()
-		bad, err := New(Options{Iptables: []string{k.iptables()}, LockPath: k.lock,
-			Exec: func(ctx context.Context, path string, args []string, stdin []byte) ([]byte, error) {
-				if strings.HasSuffix(path, "-restore") {
-					stdin = []byte(strings.Replace(string(stdin), "COMMIT", "-A FLAT-DROP -j NO-SUCH-CHAIN\nCOMMIT", 1))
-				}
-				return k.exec(ctx, path, args, stdin)
-			}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		bad := k.with(func(ctx context.Context, path string, args []string, stdin []byte) ([]byte, error) {
+			if strings.HasSuffix(path, "-restore") {
+				stdin = []byte(strings.Replace(string(stdin), "COMMIT", "-A FLAT-DROP -j NO-SUCH-CHAIN\nCOMMIT", 1))
+			}
+			return k.exec(ctx, path, args, stdin)
+		})
 		k.attach(good, networksOf(flat), flat, row("10.0.0.2"))
 		before := k.save()
 		open := network("flat", "10.0.0.0/24", "br100")

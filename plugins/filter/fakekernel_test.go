@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -149,11 +151,28 @@ func (f fakeKernel) do(table, line string) error {
 	return nil
 }
 
+// fakePrograms makes a family of programs called iptables in a new directory, as
+// links to a file of that name; none of them can run.
+func fakePrograms(t *testing.T, multi string) (iptables string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, multi), []byte("#!/bin/false\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	iptables = filepath.Join(dir, "iptables")
+	for _, suffix := range []string{"", "-save", "-restore"} {
+		if err := os.Symlink(multi, iptables+suffix); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return iptables
+}
+
 // table returns a Table over f. With the nft back end it reads as the netlink
 // reader does: only what is asked for, and no text.
 func (f fakeKernel) table(t *testing.T, backend string) *Table {
 	t.Helper()
-	table, err := New(Options{
+	table := New(Options{
 		Iptables: []string{fakePrograms(t, "xtables-"+backend+"-multi")},
 		Exec: func(_ context.Context, path string, _ []string, stdin []byte) ([]byte, error) {
 			if strings.HasSuffix(path, "-save") {
@@ -165,10 +184,16 @@ func (f fakeKernel) table(t *testing.T, backend string) *Table {
 			return nil, nil
 		},
 	})
-	if err != nil {
-		t.Fatal(err)
+	table.legacyTables = func() ([]string, error) {
+		if backend == BackendLegacy {
+			return tables[:], nil
+		}
+		return nil, nil
 	}
 	table.readKernel = func(_ context.Context, chains []string) (*seen, error) {
+		if backend == BackendLegacy { // there is nothing of nft's
+			return &seen{depth: whole}, nil
+		}
 		s, err := parseSave([]byte(f.save()))
 		if err != nil {
 			return nil, err

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
+	"github.com/flatdhcp/flatdhcp/plugins/filter/program"
 )
 
 // requireRoot skips a test that needs namespaces; FLATDHCP_REQUIRE_ROOT (CI) makes
@@ -82,6 +83,7 @@ type kernel struct {
 	ns      netns
 	backend string
 	lock    string
+	record  string // of the back end
 	xtables string // XTABLES_LOCKFILE
 }
 
@@ -97,22 +99,32 @@ func onBothBackends(t *testing.T, f func(t *testing.T, k kernel)) {
 func newKernel(t testing.TB, backend string) kernel {
 	t.Helper()
 	dir := t.TempDir()
-	return kernel{t, newNetNS(t), backend, filepath.Join(dir, "filter.lock"), filepath.Join(dir, "xtables.lock")}
+	return kernel{t, newNetNS(t), backend, filepath.Join(dir, "filter.lock"), filepath.Join(dir, "filter.backend"), filepath.Join(dir, "xtables.lock")}
 }
 
 func (k kernel) iptables() string { return "/usr/sbin/iptables-" + k.backend }
 
 func (k kernel) exec(ctx context.Context, path string, args []string, stdin []byte) ([]byte, error) {
-	return runWith(ctx, append(programEnv, "XTABLES_LOCKFILE="+k.xtables), path, args, stdin)
+	return program.WithEnv("XTABLES_LOCKFILE="+k.xtables)(ctx, path, args, stdin)
 }
 
 func (k kernel) table() *Table {
+	return k.with(k.exec)
+}
+
+// with returns a table that runs programs in its own way.
+func (k kernel) with(exec Exec) *Table {
+	return New(Options{Iptables: []string{k.iptables()}, LockPath: k.lock, RecordPath: k.record, Exec: exec})
+}
+
+// place is where the kernel's own back end is changed.
+func (k kernel) place() place {
 	k.t.Helper()
-	table, err := New(Options{Iptables: []string{k.iptables()}, LockPath: k.lock, Exec: k.exec})
+	f, err := program.FindBackend(k.backend, []string{k.iptables()})
 	if err != nil {
 		k.t.Fatal(err)
 	}
-	return table
+	return place{Family: f}
 }
 
 // testDeadline ends what hangs; a slow machine is not to meet it.

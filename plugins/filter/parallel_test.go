@@ -22,10 +22,10 @@ const helperEnv = "FLATDHCP_FILTER_TEST_HELPER"
 
 // order is one ADD or DEL for the helper.
 type order struct {
-	Backend, Lock, Xtables string
-	Network                ipam.Network
-	Row                    ipam.Reservation
-	Detach                 bool
+	Backend, Lock, Record, Xtables string
+	Network                        ipam.Network
+	Row                            ipam.Reservation
+	Detach                         bool
 }
 
 func TestMain(m *testing.M) {
@@ -72,11 +72,7 @@ func obey(in io.Reader, out io.Writer) error {
 }
 
 func (o order) carryOut() error {
-	k := kernel{backend: o.Backend, lock: o.Lock, xtables: o.Xtables}
-	table, err := New(Options{Iptables: []string{k.iptables()}, LockPath: o.Lock, Exec: k.exec})
-	if err != nil {
-		return err
-	}
+	table := kernel{backend: o.Backend, lock: o.Lock, record: o.Record, xtables: o.Xtables}.table()
 	ctx, cancel := context.WithTimeout(context.Background(), testDeadline)
 	defer cancel()
 	if o.Detach {
@@ -101,7 +97,7 @@ func (k kernel) helper() (cmd *exec.Cmd, in io.WriteCloser, out *bufio.Reader, e
 }
 
 func (k kernel) order(n ipam.Network, r ipam.Reservation, detach bool) order {
-	return order{k.backend, k.lock, k.xtables, n, r, detach}
+	return order{k.backend, k.lock, k.record, k.xtables, n, r, detach}
 }
 
 // leaf returns rows that all live in one /28 of n's tree.
@@ -257,7 +253,7 @@ func (k kernel) reachable(n ipam.Network, r ipam.Reservation) error {
 	own, _ := ours(k.save())
 	var s *seen
 	err := k.try(func(ctx context.Context) (err error) {
-		s, err = k.table().read(ctx, text, nil)
+		s, err = k.table().read(ctx, k.place(), text, nil)
 		return err
 	})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/flatdhcp/flatdhcp/ipam"
 	"github.com/flatdhcp/flatdhcp/ipam/flock"
+	"github.com/flatdhcp/flatdhcp/plugins/filter/program"
 )
 
 // Networks reads the networks of this node as last configured. The applier calls
@@ -27,47 +28,51 @@ type Rows func(ctx context.Context) ([]ipam.Reservation, error)
 type Options struct {
 	// Iptables are paths tried in order; nil = iptables in the directories where
 	// distributions keep it, whatever PATH says. The programs beside it, named with
-	// -save and -restore, are used.
+	// -save and -restore, are used. So are, when another back end than before is in use,
+	// those beside it that are called iptables-nft or iptables-legacy.
 	Iptables []string
+	// RecordPath is a file that says which back end has our rules, on a file system that
+	// a boot clears. Empty = there is no record, and a change of back end goes unnoticed.
+	RecordPath string
 	// LockPath is the node's filter lock. Empty = whoever calls holds it.
 	LockPath string
-	// Exec runs programs; nil = os/exec with LC_ALL=C and nothing else of the
-	// caller's environment.
+	// Exec runs programs; nil = program.Run.
 	Exec Exec
 }
 
-// Table puts plans into the kernel's table filter (IPv4) of the network namespace
-// it is used in. It keeps no state of the kernel's: each call reads what it needs
+// Table puts plans into the kernel's tables filter and nat (IPv4) of the network
+// namespace it is used in. It keeps no state of the kernel's: each call reads what it needs
 // under the filter lock. Safe for concurrent use, also by several processes.
 //
-// Every change is one iptables-restore transaction: it is in as a whole, or an
-// error is returned and nothing has changed.
+// Every change is one run of iptables-restore, with a transaction for each table: each
+// is in as a whole or not at all. nat comes first; that it went in and filter did not is
+// the only change that an error may leave, and concerns no workload's chain.
+//
+// The programs are looked for when they are needed: where nothing of ours has to be put
+// in or taken out none need be there. Then the error wraps ErrNoProgram.
 type Table struct {
-	programs programs
-	lockPath string
-	exec     Exec
-	// readKernel reads chains (nil = all) of the nft back end without a program.
-	readKernel func(ctx context.Context, chains []string) (*seen, error)
-	runs       atomic.Int64
+	candidates []string
+	lockPath   string
+	record     program.Record
+	exec       Exec
+	// readKernel reads chains (nil = all) of the nft back end without a program,
+	// legacyTables which tables there are of the other.
+	readKernel   func(ctx context.Context, chains []string) (*seen, error)
+	legacyTables func() ([]string, error)
+	runs         atomic.Int64
 }
 
-// New finds iptables and its back end; it runs a program only if the file's name
-// does not tell the back end. The error wraps ErrNoProgram if there is none.
-func New(o Options) (*Table, error) {
-	t := &Table{lockPath: o.LockPath, exec: o.Exec, readKernel: readNFT}
+// New returns a Table. It looks at nothing yet.
+func New(o Options) *Table {
+	t := &Table{
+		candidates: o.Iptables, lockPath: o.LockPath, record: program.Record(o.RecordPath), exec: o.Exec,
+		readKernel: readNFT, legacyTables: legacyTables,
+	}
 	if t.exec == nil {
-		t.exec = runProgram
+		t.exec = program.Run
 	}
-	var err error
-	t.programs, err = findPrograms(context.Background(), t.run, o.Iptables)
-	if err != nil {
-		return nil, err
-	}
-	return t, nil
+	return t
 }
-
-// Backend returns BackendNFT or BackendLegacy.
-func (t *Table) Backend() string { return t.programs.backend }
 
 // Runs returns the number of programs executed so far.
 func (t *Table) Runs() int { return int(t.runs.Load()) }
@@ -110,7 +115,14 @@ func (t *Table) AttachAll(ctx context.Context, networks Networks, rows []Attache
 		if len(rows) == 0 {
 			return nil
 		}
-		_, err = t.change(ctx, names, func(s *seen) (*batch, error) { return planAttach(s, known, rows) })
+		p, err := t.place(ctx, true)
+		if err != nil {
+			return err
+		}
+		if p.missing != nil && !slices.ContainsFunc(rows, needsProgram) {
+			return nil
+		}
+		_, err = t.change(ctx, p, names, func(s *seen) (*batch, error) { return planAttach(s, known, rows) })
 		return err
 	})
 }
@@ -129,7 +141,10 @@ func (t *Table) DetachAll(ctx context.Context, rows []Attached) error {
 		for _, a := range rows {
 			names = append(names, pathNames(a.Network, a.Row)...)
 		}
-		_, err := t.change(ctx, names, func(s *seen) (*batch, error) { return planDetach(s, rows) })
+		p, err := t.place(ctx, false)
+		if err == nil {
+			_, err = t.change(ctx, p, names, func(s *seen) (*batch, error) { return planDetach(s, rows) })
+		}
 		return err
 	})
 }
@@ -158,7 +173,8 @@ func (t *Table) each(ctx context.Context, rows []Attached, doing string, f func(
 
 // Apply makes the rules of one network what networks and rows say, and returns a
 // line for each chain it changed (none = all was right). A chain of the network
-// that belongs to none of rows is taken out.
+// that belongs to none of rows is taken out, and so is whatever is ours in the back end
+// that is not in use.
 func (t *Table) Apply(ctx context.Context, networks Networks, network string, rows Rows) (changed []string, err error) {
 	err = t.locked(ctx, func() error {
 		changed, err = t.apply(ctx, networks, network, rows)
@@ -187,12 +203,29 @@ func (t *Table) apply(ctx context.Context, networks Networks, network string, ro
 			return nil, err
 		}
 	}
-	b, err := t.change(ctx, nil, func(s *seen) (*batch, error) { return planApply(s, known, n, alive) })
+	p, err := t.place(ctx, true)
 	if err != nil {
 		return nil, err
 	}
-	return b.changes, nil
+	if p.missing != nil && !needsProgram(Attached{Network: n}) {
+		known = slices.DeleteFunc(slices.Clone(known), func(o ipam.Network) bool { return !needsProgram(Attached{Network: o}) })
+	}
+	b, err := t.change(ctx, p, nil, func(s *seen) (*batch, error) { return planApply(s, known, n, alive) })
+	if err != nil {
+		return nil, err
+	}
+	other, there, err := t.stray(ctx, p)
+	if err != nil || !there {
+		return b.changes, err
+	}
+	cleared, err := t.clear(ctx, other)
+	return append(b.changes, cleared...), err
 }
+
+// needsProgram says whether a network cannot do without iptables. A gateway's lines that
+// only accept, against others' policies, can be left out: without the program there are
+// no others.
+func needsProgram(a Attached) bool { return a.Network.Filtered() || a.Network.Bridge.IPMasq }
 
 // Remove takes out n's lines of the shared chains, its tree and what is left of
 // its workload chains, whether or not networks still has it; with the last
@@ -205,8 +238,12 @@ func (t *Table) Remove(ctx context.Context, networks Networks, n ipam.Network) e
 			others = slices.DeleteFunc(slices.Clone(others), func(o ipam.Network) bool { return o.Name == n.Name })
 			err = checkNetworks(others)
 		}
+		var p place
 		if err == nil {
-			_, err = t.change(ctx, nil, func(s *seen) (*batch, error) { return planRemove(s, others, n) })
+			p, err = t.place(ctx, true)
+		}
+		if err == nil {
+			_, err = t.change(ctx, p, nil, func(s *seen) (*batch, error) { return planRemove(s, others, n) })
 		}
 		if err != nil {
 			return fmt.Errorf("taking out the rules of network %s: %w", n.Name, err)

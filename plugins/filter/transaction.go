@@ -7,24 +7,27 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/flatdhcp/flatdhcp/plugins/filter/program"
 )
 
 // lockWait is how long, in seconds, a program waits for the legacy back end's own
 // lock, which others than we hold.
 const lockWait = 5
 
-// change reads (names at first, nil = everything), plans and puts in. If what was
+// change reads (names at first, nil = everything), plans and puts
+// in. If what was
 // read does not suffice it reads more; if the kernel refuses the transaction,
 // something was other than read (somebody flushed, or a stray jump): then it reads
 // everything and tries once more.
-func (t *Table) change(ctx context.Context, names []string, plan func(*seen) (*batch, error)) (*batch, error) {
+func (t *Table) change(ctx context.Context, p place, names []string, plan func(*seen) (*batch, error)) (*batch, error) {
 	level := some
 	if names == nil {
 		level = whole
 	}
 	var refused error
 	for {
-		s, err := t.read(ctx, level, names)
+		s, err := t.read(ctx, p, level, names)
 		if err != nil {
 			return nil, errors.Join(refused, err)
 		}
@@ -39,14 +42,14 @@ func (t *Table) change(ctx context.Context, names []string, plan func(*seen) (*b
 		if b.empty() {
 			return b, nil
 		}
-		err = t.restore(ctx, b)
+		err = t.putIn(ctx, p, b)
 		if err == nil {
 			return b, nil
 		}
 		if refused != nil && refused.Error() != err.Error() {
 			return nil, errors.Join(refused, err)
 		}
-		if refused != nil || ctx.Err() != nil {
+		if refused != nil || p.missing != nil || ctx.Err() != nil {
 			return nil, err
 		}
 		refused, level = err, max(level, whole)
@@ -54,9 +57,12 @@ func (t *Table) change(ctx context.Context, names []string, plan func(*seen) (*b
 }
 
 // read reads at least what level asks for.
-func (t *Table) read(ctx context.Context, level depth, names []string) (*seen, error) {
+func (t *Table) read(ctx context.Context, p place, level depth, names []string) (*seen, error) {
+	if p.missing != nil {
+		return t.readUnasked(ctx, p, level, names)
+	}
 	var unread error
-	if t.programs.backend == BackendNFT && level < text {
+	if p.Backend == BackendNFT && level < text {
 		if level == whole {
 			names = nil
 		}
@@ -66,16 +72,30 @@ func (t *Table) read(ctx context.Context, level depth, names []string) (*seen, e
 		}
 		unread = err // the program may know better
 	}
-	out, err := t.run(ctx, t.programs.save, nil, nil)
+	out, err := t.run(ctx, p.Save, nil, nil)
 	if err != nil {
 		return nil, errors.Join(unread, err)
 	}
 	return parseSave(out)
 }
 
-func (t *Table) restore(ctx context.Context, b *batch) error {
+// putIn carries b out. The back end is recorded before it first has a rule: should we be
+// killed between the two, a record without rules does no harm.
+func (t *Table) putIn(ctx context.Context, p place, b *batch) error {
+	if p.missing != nil {
+		return p.missing
+	}
+	if p.first {
+		if err := t.record.Write(p.Backend); err != nil {
+			return err
+		}
+	}
+	return t.restore(ctx, p.Family, b)
+}
+
+func (t *Table) restore(ctx context.Context, f program.Family, b *batch) error {
 	input := b.String()
-	_, err := t.run(ctx, t.programs.restore, []string{"--noflush", "-w", strconv.Itoa(lockWait)}, []byte(input))
+	_, err := t.run(ctx, f.Restore, []string{"--noflush", "-w", strconv.Itoa(lockWait)}, []byte(input))
 	var failed *ProgramError
 	if errors.As(err, &failed) {
 		if line := blamed(failed.Stderr, input); line != "" {
@@ -100,7 +120,7 @@ func blamed(stderr, input string) string {
 	}
 	number, err := strconv.Atoi(found[1])
 	lines := strings.Split(input, "\n")
-	if err != nil || number < 1 || number > len(lines) {
+	if err != nil || number < 1 || number > len(lines) || lines[number-1] == "COMMIT" {
 		return ""
 	}
 	return lines[number-1]

@@ -37,6 +37,10 @@ func (d Dir) NodeLock() string { return filepath.Join(string(d), "node.lock") }
 // FilterLock is held while chains and guard are planned, compared and applied.
 func (d Dir) FilterLock() string { return filepath.Join(string(d), "filter.lock") }
 
+// FilterBackend names the back end of iptables that has rules of ours. (What is in the
+// run directory lives as long as they do.)
+func (d Dir) FilterBackend() string { return filepath.Join(string(d), "filter.backend") }
+
 // DaemonLock is held by the one flat-dhcpd of the node.
 func (d Dir) DaemonLock() string { return filepath.Join(string(d), "flat-dhcpd.lock") }
 

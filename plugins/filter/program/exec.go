@@ -1,4 +1,4 @@
-package filter
+package program
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -15,35 +16,47 @@ import (
 )
 
 // Exec runs path with args and stdin, and returns what it wrote to stdout. A
-// program that fails is a *ProgramError.
+// program that fails is an *Error.
 type Exec func(ctx context.Context, path string, args []string, stdin []byte) ([]byte, error)
 
-// ProgramError is a program that ended with something else than 0.
-type ProgramError struct {
+// Error is a program that could not be run, or ended with something else than 0.
+type Error struct {
 	Path   string
 	Stderr string
 	Err    error
 }
 
-func (e *ProgramError) Error() string {
-	return fmt.Sprintf("running %s: %v: %s", e.Path, e.Err, strings.TrimSpace(e.Stderr))
+func (e *Error) Error() string {
+	text := fmt.Sprintf("running %s: %v", e.Path, e.Err)
+	if said := strings.TrimSpace(e.Stderr); said != "" {
+		text += ": " + said
+	}
+	return text
 }
 
-func (e *ProgramError) Unwrap() error { return e.Err }
+func (e *Error) Unwrap() error { return e.Err }
 
-// programEnv is all that the programs see: their messages are read, and they look
-// up modprobe and the like.
-var programEnv = []string{"LC_ALL=C", "PATH=/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin"}
+// environment is all that the programs see: their messages are read, and they look up
+// modprobe and the like.
+var environment = []string{"LC_ALL=C", "PATH=/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin"}
 
-// runProgram is the Exec of a Table that is given none. It kills the program when
-// ctx ends.
-func runProgram(ctx context.Context, path string, args []string, stdin []byte) ([]byte, error) {
-	return runWith(ctx, programEnv, path, args, stdin)
+// Run runs programs with LC_ALL=C and nothing of the caller's environment. It kills the
+// program when ctx ends.
+func Run(ctx context.Context, path string, args []string, stdin []byte) ([]byte, error) {
+	return run(ctx, environment, path, args, stdin)
 }
 
-// runWith ties the program's life to this process: a plugin killed by its runtime
-// lets go of the filter lock, and its iptables-restore must not come after that.
-func runWith(ctx context.Context, env []string, path string, args []string, stdin []byte) (out []byte, err error) {
+// WithEnv is Run with more in the environment.
+func WithEnv(more ...string) Exec {
+	env := slices.Concat(environment, more)
+	return func(ctx context.Context, path string, args []string, stdin []byte) ([]byte, error) {
+		return run(ctx, env, path, args, stdin)
+	}
+}
+
+// run ties the program's life to this process: a plugin killed by its runtime lets go
+// of the filter lock, and its iptables-restore must not come after that.
+func run(ctx context.Context, env []string, path string, args []string, stdin []byte) (out []byte, err error) {
 	// The kernel sends it when the thread dies that started the program.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -67,7 +80,7 @@ func runWith(ctx context.Context, env []string, path string, args []string, stdi
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = files[0], stdout, stderr
 	if err := cmd.Run(); err != nil {
 		said, unread := readAll(stderr)
-		return nil, &ProgramError{Path: path, Stderr: string(said), Err: errors.Join(err, ctx.Err(), unread)}
+		return nil, &Error{Path: path, Stderr: string(said), Err: errors.Join(err, ctx.Err(), unread)}
 	}
 	return readAll(stdout)
 }
