@@ -131,6 +131,15 @@ func TestRules(t *testing.T) {
 	_, out = s.run("rules", "10.0.0.3")
 	contains(out, fmt.Sprintf("the chain in the kernel is not the planned one (%d rules, %d planned): `flatctl apply` puts it right\n", len(specs)-1, len(specs)))
 
+	unfiltered, bridge := networks[0], *networks[0].Bridge
+	bridge.Filter = ipam.FilterNone
+	unfiltered.Bridge = &bridge
+	text := rulesOf(t.Context(), found{Network: unfiltered, Reservation: row}, s.counters).String()
+	contains(text, "network flat is unfiltered (filter: none): no chain judges", "What its port may send and get", "spoofed-arp 3")
+	if strings.Contains(text, plan.Name) {
+		t.Errorf("got\n%s", text)
+	}
+
 	s.text.Reset()
 	s.run("rules", "default/later")
 	s.run("rules", "default/other")

@@ -18,7 +18,9 @@ func parseSave(out []byte) (*seen, error) {
 	for lines.Scan() {
 		line := lines.Text()
 		switch {
-		case line == "" || line[0] == '#' || line == "COMMIT":
+		case line == "" || line[0] == '#':
+		case line == "COMMIT":
+			table = ""
 		case line[0] == '*':
 			table = line[1:]
 		case line[0] == ':':
@@ -34,9 +36,9 @@ func parseSave(out []byte) (*seen, error) {
 			if !s.has(name) {
 				return nil, fmt.Errorf("reading iptables-save: rule for undeclared chain %s", name)
 			}
-			r := seenRule{}
-			// Of a workload's chain only the first rule and their number are asked for;
-			// with the legacy back end every change reads the whole table.
+			r := seenRule{spec: spec}
+			// Of a workload's chain only the first rule and their number are asked for, and
+			// the text to move it; with the legacy back end every change reads all.
 			if !strings.HasPrefix(name, workloadPrefix) || len(s.chains[name]) == 0 {
 				r = parseSpec(spec)
 			}
@@ -47,6 +49,9 @@ func parseSave(out []byte) (*seen, error) {
 	}
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("reading iptables-save: %w", err)
+	}
+	if table != "" {
+		return nil, fmt.Errorf("reading iptables-save: table %s ends without its COMMIT", table)
 	}
 	return s, nil
 }
