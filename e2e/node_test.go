@@ -110,6 +110,7 @@ func (n *node) run(argv ...string) string {
 type workload struct {
 	*lab.Container
 	n      *node
+	o      lab.CNIOptions // as it was attached: a runtime sends the same with DEL
 	ifName string
 	result *types100.Result
 	addr   netip.Addr
@@ -146,7 +147,7 @@ func (n *node) tryAttach(c *lab.Container, o lab.CNIOptions) (*workload, error) 
 	if err != nil {
 		return nil, err
 	}
-	w := &workload{Container: c, n: n, ifName: "eth0", result: &types100.Result{}}
+	w := &workload{Container: c, n: n, o: o, ifName: "eth0", result: &types100.Result{}}
 	if o.IfName != "" {
 		w.ifName = o.IfName
 	}
@@ -169,8 +170,16 @@ func (w *workload) detach() {
 
 func (w *workload) del() {
 	w.n.t.Helper()
-	if _, err := w.n.CNI(w.n.within(), "del", w.n.network, w.Container, lab.CNIOptions{IfName: w.ifName}); err != nil {
+	if _, err := w.n.CNI(w.n.within(), "del", w.n.network, w.Container, w.o); err != nil {
 		w.n.t.Fatal(err)
+	}
+}
+
+// checked fails the test unless CHECK passes.
+func (w *workload) checked() {
+	w.n.t.Helper()
+	if _, err := w.n.CNI(w.n.within(), "check", w.n.network, w.Container, w.o); err != nil {
+		w.n.t.Errorf("CHECK: %v", err)
 	}
 }
 
