@@ -190,11 +190,9 @@ func (v *checking) inside(ctx context.Context) error {
 }
 
 func (v *checking) guard(ctx context.Context) error {
-	defects, err := guard.Check(ctx, Gateways(v.network), guard.PortFor(v.network, v.row, v.portName))
-	for _, d := range defects {
-		v.defect("%s; `flatctl apply` mends it", d)
-	}
-	return err
+	return v.rules(ctx, func() ([]string, error) {
+		return guard.Check(ctx, Gateways(v.network), guard.PortFor(v.network, v.row, v.portName))
+	})
 }
 
 func (v *checking) chains(ctx context.Context) error {
@@ -203,7 +201,19 @@ func (v *checking) chains(ctx context.Context) error {
 	if _, known := recordOf(networks, v.network.Name); err != nil && !known {
 		return err
 	}
-	defects, err := v.node.Filter.Check(ctx, given(networks), v.network, v.row)
+	return v.rules(ctx, func() ([]string, error) { return v.node.Filter.Check(ctx, given(networks), v.network, v.row) })
+}
+
+// rules looks at rules. Only if something seems wrong it waits for whoever is changing
+// them, and looks again: hundreds of CHECKs must not hold up as many ADDs.
+func (v *checking) rules(ctx context.Context, look func() ([]string, error)) error {
+	defects, err := look()
+	if err != nil || len(defects) > 0 {
+		err = v.node.underFilterLock(ctx, func() (err error) {
+			defects, err = look()
+			return err
+		})
+	}
 	for _, d := range defects {
 		v.defect("%s; `flatctl apply` mends it", d)
 	}

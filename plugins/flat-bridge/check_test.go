@@ -3,6 +3,8 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"github.com/flatdhcp/flatdhcp/plugins/filter"
 )
 
 func (c *container) check() call { return call{verb: "CHECK", of: c, prev: c.result} }
@@ -16,6 +18,8 @@ func TestCheckNamesEachDefect(t *testing.T) {
 		damage, mend   string // $P port, $A address, $M MAC, $C chain
 		want           []string
 		cannotBeMended bool
+		many           bool // one damage, several defects
+		policy         keys // that another workload's ADD brings
 	}{
 		{name: "bridge is down", damage: sh + "ip link set br100 down", mend: sh + "ip link set br100 up", want: []string{"bridge br100 is down"}},
 		{
@@ -64,6 +68,26 @@ func TestCheckNamesEachDefect(t *testing.T) {
 			name: "guard has too much", damage: sh + `nft add element bridge flatdhcp unchecked '{' \"$P\" '}'`, mend: sh + `nft delete element bridge flatdhcp unchecked '{' \"$P\" '}'`,
 			want: []string{`the guard has a foreign element of set unchecked: "$P"`},
 		},
+		{name: "chain is empty", damage: sh + "iptables -F $C", want: []string{"chain $C is empty"}, cannotBeMended: true},
+		{name: "chain is gone", damage: sh + "iptables -F; iptables -X $C", want: []string{"chain $C is missing"}, cannotBeMended: true, many: true},
+		{
+			name: "chain lets all pass", damage: sh + "iptables -I $C -j ACCEPT", mend: sh + "iptables -D $C -j ACCEPT",
+			want: []string{"chain $C begins with a rule that is not ours"},
+		},
+		{name: "chain lacks a rule", damage: sh + "iptables -D $C -j FLAT-DROP", mend: sh + "iptables -A $C -j FLAT-DROP", want: []string{"chain $C has ", "rules, "}},
+		{
+			name: "nothing leads to the chain", damage: sh + "iptables -D $(iptables-save | grep -e '-j $C' | sed 's/-A //')",
+			want: []string{"on the way to $C, does not lead $A"}, cannotBeMended: true,
+		},
+		{name: "FORWARD does not lead to ours", damage: sh + "iptables -D FORWARD -j FLAT-FORWARD", mend: sh + "iptables -I FORWARD -j FLAT-FORWARD", want: []string{"chain FORWARD of table filter does not jump to FLAT-FORWARD"}},
+		{
+			name: "something comes before ours", damage: sh + "iptables -I FORWARD -j ACCEPT", mend: sh + "iptables -D FORWARD -j ACCEPT",
+			want: []string{"chain FORWARD of table filter jumps to FLAT-FORWARD, but something else comes first"},
+		},
+		{
+			name: "policy was changed, and not applied", damage: sh + "true", policy: keys{"published": false},
+			want: []string{"chain $C follows another policy than the network's", "`flatctl apply` mends it"}, cannotBeMended: true, many: true,
+		},
 		{name: "guard is gone", damage: sh + "nft delete table bridge flatdhcp", want: []string{"the guard's table bridge flatdhcp is not what it should be: the table was missing"}, cannotBeMended: true},
 		{name: "port is on another bridge", damage: sh + "ip link add other type bridge; ip link set $P master other", want: []string{`port $P is on bridge "other", not "br100"`}, cannotBeMended: true},
 		{name: "port is on no bridge", damage: sh + "ip link set $P nomaster", want: []string{`port $P is on bridge "", not "br100"`}, cannotBeMended: true},
@@ -78,7 +102,7 @@ func TestCheckNamesEachDefect(t *testing.T) {
 			c := n.attach("c1")
 			n.attach("neighbour")
 			n.ok(c.check())
-			fill := strings.NewReplacer("$P", c.port, "$M", c.mac, "$A", strings.TrimSuffix(c.address, "/24"))
+			fill := strings.NewReplacer("$C", filter.ChainName("flat", "c1", "eth0"), "$P", c.port, "$M", c.mac, "$A", strings.TrimSuffix(c.address, "/24"))
 			run := func(script string) {
 				t.Helper()
 				if s, ok := strings.CutPrefix(script, in); ok {
@@ -88,11 +112,15 @@ func TestCheckNamesEachDefect(t *testing.T) {
 				n.exec("sh", "-ec", fill.Replace(strings.TrimPrefix(script, sh)))
 			}
 			run(tt.damage)
+			if tt.policy != nil {
+				n.keys = tt.policy
+				n.attach("newcomer")
+			}
 			said := n.fails(c.check(), 102)
 			for _, want := range tt.want {
 				n.says(said, fill.Replace(want))
 			}
-			if defects := strings.Split(said, "; "); len(defects) > 2 || len(defects) == 2 && !strings.HasPrefix(defects[1], "`flatctl apply`") && !strings.HasPrefix(defects[1], "find out") {
+			if defects := strings.Split(said, "; "); !tt.many && len(defects) > 2 || len(defects) == 2 && !strings.HasPrefix(defects[1], "`flatctl apply`") && !strings.HasPrefix(defects[1], "find out") {
 				t.Errorf("more than one defect: %s", said)
 			}
 			if tt.cannotBeMended {
@@ -240,4 +268,17 @@ func TestClearedBridgeFlagIsMendedByTheNextADD(t *testing.T) {
 	if reached() {
 		t.Error("after an ADD a closed workload is reached")
 	}
+}
+
+// The administrator's choice of a back end, changed without a word to flatdhcp: CHECK
+// says so, and the next ADD takes the rules along.
+func TestChangeOfTheIPTablesBackEnd(t *testing.T) {
+	n := newNode(t, nil)
+	c := n.attach("c1")
+	n.before = "mkdir -p /run/alternatives; for p in '' -save -restore; do ln -sf /usr/sbin/iptables-legacy$p /run/alternatives/iptables$p; done; " +
+		"mount --bind /run/alternatives /etc/alternatives"
+	said := n.fails(c.check(), 102)
+	n.says(said, "nft", "legacy")
+	n.attach("c2")
+	n.ok(c.check())
 }
