@@ -148,7 +148,7 @@ func (v *deleting) release(ctx context.Context) error {
 // forget flushes what the node remembers of the address: connections, which would
 // be ESTABLISHED for its next owner, and the neighbour entry.
 func (n *Node) forget(ctx context.Context, network ipam.Network, row ipam.Reservation) error {
-	if _, err := link.FlushConntrack(ctx, row.Addr); err != nil {
+	if err := link.FlushConntrack(ctx, row.Addr); err != nil {
 		return err
 	}
 	if network.Bridge == nil {
