@@ -19,12 +19,13 @@ pkg_flat-dhcpd  = ./dhcpd
 pkg_flatctl     = ./flatctl
 
 # The lab's own commands; they are never installed.
-LABTOOLS = demo labctl
+LABTOOLS = demo labctl bench
 pkg_demo   = ./hack/cmd/demo
 pkg_labctl = ./hack/cmd/labctl
+pkg_bench  = ./hack/cmd/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint vuln demo lab lab-down bench-store fuzz image install uninstall clean deps \
+.PHONY: help build test lint vuln demo lab lab-down bench bench-store fuzz image install uninstall clean deps \
 	unit e2e e2e-bin need-root FORCE
 
 help: ## print this
@@ -64,7 +65,7 @@ unit: bin/tools/cni/.built
 	@FLATDHCP_REQUIRE_ROOT=1 CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 15m \
 		$$($(GO) list ./... | grep -v '/e2e$$')
 
-e2e: bin/tools/cni/.built build e2e-bin
+e2e: bin/tools/cni/.built build e2e-bin bin/bench
 	@echo "== end to end: the programs through cnitool, with real DHCP clients"
 	@! grep -l FLATDHCP_FAULT $(PROGRAMS:%=bin/%) || { echo "a fault point is in a program that is installed"; exit 1; }
 	@FLATDHCP_REQUIRE_ROOT=1 FLATDHCP_BIN=$(CURDIR)/bin/e2e FLATDHCP_CNI_BIN=$(CURDIR)/bin/tools/cni \
@@ -94,6 +95,10 @@ lab: build bin/labctl bin/tools/cni/.built ## leave a node up to play in: hack/l
 
 lab-down: ## remove it
 	@hack/lab down
+
+bench: build bin/bench bin/tools/cni/.built ## ADD and DEL beside bridge + host-local; BENCHFLAGS='-workloads 0 -json'
+	@hack/deps bench
+	@bin/bench $(BENCHFLAGS)
 
 bench-store: ## cost of reserve, release and look-up with 0, 1,000 and 60,000 reservations
 	@$(GO) test -run '^$$' -bench . -benchmem -count=1 -timeout 20m ./ipam
