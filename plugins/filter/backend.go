@@ -107,23 +107,17 @@ func (t *Table) looking(ctx context.Context) (p place, wrong string, err error) 
 	return place{Family: f, missing: gone}, wrong, nil
 }
 
-// readUnasked reads without a program: all there is of nft, and of legacy that there is
-// nothing. That nf_tables is not there is no error.
+// readUnasked reads where there are no programs: the back end that has something of
+// ours.
 func (t *Table) readUnasked(ctx context.Context, p place, level depth, names []string) (*seen, error) {
 	if level == text {
 		return nil, p.missing
 	}
-	used, err := t.legacyTables()
-	if err != nil {
-		return nil, err
+	s, err := t.readBackend(ctx, BackendLegacy, level, names)
+	if err != nil || hasOurs(s) {
+		return s, err
 	}
-	if len(used) > 0 {
-		return nil, fmt.Errorf("legacy tables are in use, and only its own program reads them: %w", p.missing)
-	}
-	if level == whole {
-		names = nil
-	}
-	return orNone(t.readKernel(ctx, names))
+	return t.readBackend(ctx, BackendNFT, level, names)
 }
 
 // orNone turns the error of a kernel without nf_tables into what it holds: nothing.
@@ -134,8 +128,8 @@ func orNone(s *seen, err error) (*seen, error) {
 	return s, err
 }
 
-// legacyNames lists the legacy back end's tables of the calling thread's namespace. A
-// program that asked for one would make it, and load the modules for it.
+// legacyNames lists the legacy back end's tables of the calling thread's namespace. To
+// ask for one that is not there would make it, and load the modules for it.
 const legacyNames = "/proc/thread-self/net/ip_tables_names"
 
 // legacyTables returns those of tables that the legacy back end has here.

@@ -10,8 +10,9 @@ import (
 // Check compares the rules of r with their plan and returns a line for each defect; the
 // next Attach mends all of them but one: of rules of ours in the other back end, where
 // no record tells of them, Apply is in charge. It changes nothing, and looks at the
-// shared chains and at r's own alone: with the nft back end its cost does not grow with
-// the number of workloads, and it runs no program.
+// shared chains and at r's own alone, without a program: with the nft back end its cost
+// does not grow with the number of workloads (of the legacy one's tables the kernel hands
+// out nothing less than all).
 //
 // It sees what is missing, added or planned otherwise; not a rule that somebody replaced
 // in its place. In table nat our jump need not come first: plugins that run after

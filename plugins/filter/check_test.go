@@ -171,9 +171,10 @@ func TestCheckSeesTheOtherBackEnd(t *testing.T) {
 }
 
 // What is asked of the kernel does not grow with the number of workloads, nothing is
-// changed and, with the nft back end, no program runs.
-func TestCheckCostsTheSameWithManyWorkloads(t *testing.T) {
-	k := newKernel(t, BackendNFT)
+// changed and no program runs.
+func TestCheckCostsTheSameWithManyWorkloads(t *testing.T) { onBothBackends(t, checkCostsTheSame) }
+
+func checkCostsTheSame(t *testing.T, k kernel) {
 	flat, table := network("flat", "10.0.0.0/16", "br100"), k.table()
 	var asked [][]string
 	read := table.readKernel
@@ -199,6 +200,7 @@ func TestCheckCostsTheSameWithManyWorkloads(t *testing.T) {
 		many = append(many, Attached{flat, row(fmt.Sprintf("10.0.%d.%d", 1+i/200, 1+i%200))})
 	}
 	k.must(func(ctx context.Context) error { return table.AttachAll(ctx, networksOf(flat), many) })
+	// The nft back end is asked for the same chains, or for the one that must not be there.
 	if diff := cmp.Diff(alone, count()); diff != "" || len(alone) != 1 {
 		t.Errorf("with 300 neighbours other chains are asked for:\n%s", diff)
 	}

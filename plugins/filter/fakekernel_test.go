@@ -168,8 +168,8 @@ func fakePrograms(t *testing.T, multi string) (iptables string) {
 	return iptables
 }
 
-// table returns a Table over f. With the nft back end it reads as the netlink
-// reader does: only what is asked for, and no text.
+// table returns a Table over f, which reads as that back end's reader does: without
+// text, and with nft only what is asked for.
 func (f fakeKernel) table(t *testing.T, backend string) *Table {
 	t.Helper()
 	table := New(Options{
@@ -184,33 +184,38 @@ func (f fakeKernel) table(t *testing.T, backend string) *Table {
 			return nil, nil
 		},
 	})
-	table.legacyTables = func() ([]string, error) {
-		if backend == BackendLegacy {
-			return tables[:], nil
-		}
-		return nil, nil
-	}
-	table.readKernel = func(_ context.Context, chains []string) (*seen, error) {
-		if backend == BackendLegacy { // there is nothing of nft's
+	table.readLegacy = func(context.Context) (*seen, error) {
+		if backend == BackendNFT {
 			return &seen{depth: whole}, nil
 		}
-		s, err := parseSave([]byte(f.save()))
-		if err != nil {
-			return nil, err
+		return f.read(nil)
+	}
+	table.readKernel = func(_ context.Context, chains []string) (*seen, error) {
+		if backend == BackendLegacy {
+			return &seen{depth: whole}, nil
 		}
-		s.depth = whole
-		for name, rules := range s.chains {
-			for i := range rules {
-				rules[i].spec = ""
-			}
-			if chains != nil && !slices.Contains(chains, name) {
-				delete(s.chains, name)
-			}
-		}
-		if chains != nil {
-			s.depth = some
-		}
-		return s, nil
+		return f.read(chains)
 	}
 	return table
+}
+
+// read is what a reader without a program returns.
+func (f fakeKernel) read(chains []string) (*seen, error) {
+	s, err := parseSave([]byte(f.save()))
+	if err != nil {
+		return nil, err
+	}
+	s.depth = whole
+	for name, rules := range s.chains {
+		for i := range rules {
+			rules[i].spec = ""
+		}
+		if chains != nil && !slices.Contains(chains, name) {
+			delete(s.chains, name)
+		}
+	}
+	if chains != nil {
+		s.depth = some
+	}
+	return s, nil
 }

@@ -2,10 +2,8 @@ package filter
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 
 	"github.com/flatdhcp/flatdhcp/plugins/filter/program"
 )
@@ -54,32 +52,15 @@ func (t *Table) move(ctx context.Context, old string, to program.Family, truth b
 	return t.restore(ctx, from, out)
 }
 
-// stray looks for rules of ours in the back end that is not used: somebody's
-// iptables-save fed to the other's restore, say. It asks for one chain only, and for
-// legacy tables only if there are any: asking would make them.
+// stray looks for rules of ours in the back end that is not used: what somebody fed to
+// the other one's restore, say.
 func (t *Table) stray(ctx context.Context, p place) (other string, there bool, err error) {
 	if p.Backend == "" { // no programs, so no use either
 		return "", false, nil
 	}
 	other = program.Other(p.Backend)
-	if other == BackendNFT {
-		s, err := orNone(t.readKernel(ctx, []string{chainForward}))
-		return other, err == nil && s.has(chainForward), err
-	}
-	used, err := t.legacyTables()
-	if err != nil || !slices.Contains(used, filterTable) {
-		return other, false, err
-	}
-	// Without its program nobody can say, or do anything about it.
-	if f, missing := program.FindBackend(other, t.candidates); missing == nil {
-		_, err = t.run(ctx, f.IPTables, []string{"-w", strconv.Itoa(lockWait), "-t", filterTable, "-S", chainForward}, nil)
-		const noSuchChain = 1
-		var exit interface{ ExitCode() int }
-		if there = err == nil; errors.As(err, &exit) && exit.ExitCode() == noSuchChain {
-			err = nil
-		}
-	}
-	return other, there, err
+	s, err := t.readBackend(ctx, other, some, []string{chainForward})
+	return other, err == nil && s.has(chainForward), err
 }
 
 // clear takes out what is ours in a back end that is not in use, but for what the
@@ -102,19 +83,10 @@ func (t *Table) clear(ctx context.Context, backend string) (changes []string, er
 // readOld reads the back end that was in use, its text included. If its programs are
 // gone, that is an error only if there is something of ours in it.
 func (t *Table) readOld(ctx context.Context, old string) (*seen, program.Family, error) {
-	if old == BackendLegacy {
-		used, err := t.legacyTables()
-		if err != nil || len(used) == 0 {
-			return &seen{depth: text}, program.Family{}, err
-		}
-	}
 	f, missing := program.FindBackend(old, t.candidates)
-	if old == BackendNFT {
-		// Cheap, and the usual answer when a move has been broken off at its end.
-		s, err := orNone(t.readKernel(ctx, nil))
-		if err == nil && !hasOurs(s) {
-			return s, f, nil
-		}
+	// Cheap, and nothing is the usual answer when a move was broken off at its end.
+	if s, err := t.readBackend(ctx, old, whole, nil); err == nil && !hasOurs(s) {
+		return s, f, nil
 	}
 	if missing != nil {
 		return nil, f, fmt.Errorf("the old rules stay in force and can only be taken out with the program that put them in; install it again: %w", missing)

@@ -55,18 +55,18 @@ type Table struct {
 	lockPath   string
 	record     program.Record
 	exec       Exec
-	// readKernel reads chains (nil = all) of the nft back end without a program,
-	// legacyTables which tables there are of the other.
-	readKernel   func(ctx context.Context, chains []string) (*seen, error)
-	legacyTables func() ([]string, error)
-	runs         atomic.Int64
+	// readKernel reads chains (nil = all) of the nft back end, readLegacy all of the other,
+	// both without a program.
+	readKernel func(ctx context.Context, chains []string) (*seen, error)
+	readLegacy func(ctx context.Context) (*seen, error)
+	runs       atomic.Int64
 }
 
 // New returns a Table. It looks at nothing yet.
 func New(o Options) *Table {
 	t := &Table{
 		candidates: o.Iptables, lockPath: o.LockPath, record: program.Record(o.RecordPath), exec: o.Exec,
-		readKernel: readNFT, legacyTables: legacyTables,
+		readKernel: readNFT, readLegacy: readLegacy,
 	}
 	if t.exec == nil {
 		t.exec = program.Run

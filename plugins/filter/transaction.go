@@ -62,11 +62,8 @@ func (t *Table) read(ctx context.Context, p place, level depth, names []string) 
 		return t.readUnasked(ctx, p, level, names)
 	}
 	var unread error
-	if p.Backend == BackendNFT && level < text {
-		if level == whole {
-			names = nil
-		}
-		s, err := t.readKernel(ctx, names)
+	if level < text {
+		s, err := t.readBackend(ctx, p.Backend, level, names)
 		if err == nil {
 			return s, nil
 		}
@@ -77,6 +74,17 @@ func (t *Table) read(ctx context.Context, p place, level depth, names []string) 
 		return nil, errors.Join(unread, err)
 	}
 	return parseSave(out)
+}
+
+// readBackend reads a back end without a program.
+func (t *Table) readBackend(ctx context.Context, backend string, level depth, names []string) (*seen, error) {
+	if backend == BackendLegacy {
+		return t.readLegacy(ctx)
+	}
+	if level == whole {
+		names = nil
+	}
+	return orNone(t.readKernel(ctx, names))
 }
 
 // putIn carries b out. The back end is recorded before it first has a rule: should we be
