@@ -19,12 +19,19 @@ var (
 // network: who appears there under an address of it gets no answer.
 func newNodeWithOutside(t *testing.T, extra keys) (*node, *lab.Host) {
 	t.Helper()
+	n, outside := newBareNode(t)
+	n.configure(extra)
+	return n, outside
+}
+
+// newBareNode is newNodeWithOutside without a conflist.
+func newBareNode(t *testing.T) (*node, *lab.Host) {
+	t.Helper()
 	labtest.RequireRoot(t)
 	l := labtest.New(t, labtest.Options(t))
 	n := &node{Host: labtest.AddHost(t, l, "node"), t: t, network: network, extra: keys{}}
 	outside := labtest.AddHost(t, l, "outside")
 	cable(t, l, n.Host, outside)
-	n.configure(extra)
 	return n, outside
 }
 

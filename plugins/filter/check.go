@@ -16,7 +16,9 @@ import (
 //
 // It sees what is missing, added or planned otherwise; not a rule that somebody replaced
 // in its place. In table nat our jump need not come first: plugins that run after
-// flat-bridge (portmap) put theirs in front, which the next Attach puts right again.
+// flat-bridge (portmap) put theirs in front, which the next Attach puts right again. So
+// does plugin firewall in FORWARD, when it runs for the first time: that is no defect of
+// a workload that neighbours may reach anyway, for what it accepts they send.
 func (t *Table) Check(ctx context.Context, networks Networks, n ipam.Network, r ipam.Reservation) (defects []string, err error) {
 	if r.Holder == nil {
 		return nil, fmt.Errorf("checking the rules of %s: nobody holds it", r.Addr)
@@ -51,7 +53,7 @@ func (t *Table) check(ctx context.Context, networks Networks, n ipam.Network, r 
 	if err != nil {
 		return nil, err
 	}
-	defects := baseDefects(s, known)
+	defects := baseDefects(s, known, n.Open(r) && len(n.Bridge.Deny) == 0)
 	if n.Filtered() {
 		defects = append(defects, pathDefects(s, n, r)...)
 	}
@@ -59,9 +61,17 @@ func (t *Table) check(ctx context.Context, networks Networks, n ipam.Network, r 
 	return append(defects, elsewhere...), err
 }
 
-// baseDefects is about the shared chains and the jumps to them.
-func baseDefects(s *seen, networks []ipam.Network) (defects []string) {
+// firewallChain is what plugin firewall jumps to from the beginning of FORWARD: it accepts
+// whatever comes from the containers that it ran for, and answers to them.
+const firewallChain = "CNI-FORWARD"
+
+// baseDefects is about the shared chains and the jumps to them. afterFirewall says that
+// plugin firewall may come first.
+func baseDefects(s *seen, networks []ipam.Network, afterFirewall bool) (defects []string) {
 	for _, b := range builtins {
+		if afterFirewall && s.onlyBehind(b.chain, b.jump, firewallChain) {
+			continue
+		}
 		switch count, first := s.jumps(b.chain, b.jump); {
 		case count == 0:
 			defects = append(defects, fmt.Sprintf("chain %s of table %s does not jump to %s", b.chain, b.table, b.jump))

@@ -3,6 +3,7 @@ package filter
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -31,6 +32,8 @@ func TestCheckNamesEachDefect(t *testing.T) {
 	}{
 		{"none", nil, nil},
 		{"a plugin that ran after us put its NAT first", []string{"-t nat -N CNI-HOSTPORT-MASQ", "-t nat -I POSTROUTING 1 -j CNI-HOSTPORT-MASQ"}, nil},
+		{"plugin firewall came first, and the network has deny rules", []string{"-N CNI-FORWARD", "-I FORWARD 1 -m comment --comment firewall -j CNI-FORWARD"},
+			[]string{"chain FORWARD of table filter jumps to FLAT-FORWARD, but something else comes first"}},
 		{"foreign rules behind ours", []string{"-A FORWARD -s 192.0.2.1 -j ACCEPT", "-A FLAT-PROVIDER-USER -s 192.0.2.1 -j DROP"}, nil},
 		{"jump", []string{"-D FORWARD -j FLAT-FORWARD"}, []string{"chain FORWARD of table filter does not jump to FLAT-FORWARD"}},
 		{"conditional jump", []string{"-D INPUT 1", "-A INPUT -i lo -j FLAT-INPUT"}, []string{"chain INPUT of table filter does not jump to FLAT-INPUT"}},
@@ -119,6 +122,50 @@ func TestCheckSeesAnotherPolicyAndAnotherAddress(t *testing.T) {
 		got := k.check(table, networksOf(none), none, r)
 		if diff := cmp.Diff(sortedStrings(want), sortedStrings(got)); diff != "" {
 			t.Error(diff)
+		}
+	})
+}
+
+// Plugin firewall, chained behind flat-bridge, puts its jump in front of ours when it runs
+// for the first time. CHECK passes all the same where neighbours may reach the workload.
+func TestCheckAfterPluginFirewall(t *testing.T) {
+	const first = "chain FORWARD of table filter jumps to FLAT-FORWARD, but something else comes first"
+	firewall := []string{"-N CNI-FORWARD", "-I FORWARD 1 -m comment --comment firewall -j CNI-FORWARD"}
+	cases := []struct {
+		name   string
+		closed bool
+		before []string
+		want   []string
+	}{
+		{"open", false, firewall, nil},
+		{"closed", true, firewall, []string{first}},
+		{"open, and it asks for more", false, []string{"-N CNI-FORWARD", "-I FORWARD 1 -s 192.0.2.1 -j CNI-FORWARD"}, []string{first}},
+		{"open, and something else is first", false, []string{"-N OTHER", "-I FORWARD 1 -j OTHER"}, []string{first}},
+		{"open, and something else is between", false, append([]string{"-I FORWARD 1 -s 192.0.2.1 -j DROP"}, firewall...), []string{first}},
+	}
+	onBothBackends(t, func(t *testing.T, k kernel) {
+		for _, c := range cases {
+			t.Run(c.name, func(t *testing.T) {
+				k.t = t
+				k.ipt("-F")
+				k.ipt("-X")
+				flat := network("flat", "10.0.0.0/24", "br100")
+				if c.closed {
+					flat = network("flat", "10.0.0.0/24", "br100", closed)
+				}
+				r, table := row("10.0.0.2"), k.table()
+				k.attach(table, networksOf(flat), flat, r)
+				for _, args := range c.before {
+					k.ipt(args)
+				}
+				if diff := cmp.Diff(c.want, k.check(table, networksOf(flat), flat, r)); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+				k.attach(table, networksOf(flat), flat, r)
+				if got := k.save(); !strings.Contains(got, "-A FORWARD -j FLAT-FORWARD\n-A FORWARD ") {
+					t.Errorf("the next attach does not put ours first:\n%s", got)
+				}
+			})
 		}
 	})
 }

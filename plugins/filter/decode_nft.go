@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"math/bits"
 	"net/netip"
-	"strings"
 
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
@@ -193,7 +192,7 @@ func (d *ruleDecoder) immediate(data []byte) (known bool, err error) {
 			return nested.Err()
 		})
 	}
-	if code != unix.NFT_JUMP || d.jump || !strings.HasPrefix(chain, ourPrefix) {
+	if code != unix.NFT_JUMP || d.jump || !isKnown(chain) {
 		return false, attrs.Err()
 	}
 	d.jump, d.rule.jump = true, chain

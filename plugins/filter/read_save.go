@@ -96,8 +96,8 @@ func parseSpec(spec string) seenRule {
 			r.plain = false
 		}
 	}
-	// A verdict and a chain look alike; only ours matter.
-	if !strings.HasPrefix(r.jump, ourPrefix) {
+	// A verdict and a chain look alike; most are of no matter.
+	if !isKnown(r.jump) {
 		r.jump = ""
 	}
 	r.plain = r.plain && r.jump != ""

@@ -38,6 +38,11 @@ type seenRule struct {
 	spec    string // at depth text: the rule behind "-A CHAIN "
 }
 
+// isKnown says whether readers tell a jump to chain from other rules.
+func isKnown(chain string) bool {
+	return strings.HasPrefix(chain, ourPrefix) || chain == firewallChain
+}
+
 // to notes the rule's destination; false = it has one already, or this is none.
 func (r *seenRule) to(dst netip.Prefix) bool {
 	if r.dst.IsValid() || !dst.Addr().Is4() || dst != dst.Masked() {
@@ -60,6 +65,14 @@ func (s *seen) jumps(builtin, target string) (count int, first bool) {
 		}
 	}
 	return count, first
+}
+
+// onlyBehind says that the built-in chain jumps to target as soon as it has jumped to
+// other, whatever that rule's comment.
+func (s *seen) onlyBehind(builtin, target, other string) bool {
+	rules := s.chains[builtin]
+	return len(rules) > 1 && rules[0].plain && !rules[0].dst.IsValid() && rules[0].jump == other &&
+		rules[1].plain && !rules[1].dst.IsValid() && rules[1].comment == "" && rules[1].jump == target
 }
 
 // node returns the rules of a tree node that are dispatch rules; foreign says that
