@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -156,7 +155,7 @@ func (e entry) seenRule(heads map[int]string) seenRule {
 	r := e.rule
 	r.jump = ""
 	if e.jumps {
-		if to := heads[e.jumpTo]; strings.HasPrefix(to, ourPrefix) {
+		if to := heads[e.jumpTo]; isKnown(to) {
 			r.jump = to
 		}
 	}
