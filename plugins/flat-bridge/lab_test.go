@@ -18,20 +18,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	insideLab = "FLATDHCP_BRIDGE_LAB" // marks the process that TestMain started in namespaces of its own
-	asPlugin  = "FLATDHCP_BRIDGE_RUN" // has the test binary be the plugin
-)
+// insideLab marks the process that TestMain started in namespaces of its own, and names
+// the plugin's binary.
+const insideLab = "FLATDHCP_BRIDGE_LAB"
 
-// TestMain runs the tests in a process with a network, a mount namespace and a /run of
-// its own, so that nothing of the machine is touched and nothing can be left.
+// TestMain builds the plugin and runs the tests in a process with a network, a mount
+// namespace and a /run of its own, so that nothing of the machine is touched and nothing
+// can be left.
 func TestMain(m *testing.M) {
-	if os.Getenv(asPlugin) != "" {
-		main()
-		os.Exit(0)
-	}
 	if os.Getenv(insideLab) == "" && os.Geteuid() == 0 {
-		if code, err := runInLab(); err == nil {
+		code, err := runInLab()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		if code >= 0 {
 			os.Exit(code)
 		}
 	}
@@ -48,18 +49,32 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// runInLab returns -1 where root may not make namespaces: then the tests skip, or fail.
 func runInLab() (exitCode int, err error) {
+	dir, err := os.MkdirTemp("", "flat-bridge-test")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	program := filepath.Join(dir, "flat-bridge")
+	// Without the race detector, whatever the tests have: the plugin starts some hundred times.
+	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		return 1, fmt.Errorf("building the plugin: %w\n%s", err, out)
+	}
 	runtime.LockOSThread() // the child dies with this thread
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), insideLab+"=1")
+	cmd.Env = append(os.Environ(), insideLab+"="+program)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	err = cmd.Run()
 	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return exit.ExitCode(), nil
+	switch {
+	case err == nil:
+		return 0, nil
+	case errors.As(err, &exit):
+		return max(1, exit.ExitCode()), nil // -1: killed
 	}
-	return 0, err
+	return -1, nil
 }
 
 // keys are keys of flat-bridge; those that begin with "ipam." go into flat-ipam.
@@ -198,16 +213,13 @@ func (n *node) do(c call) reply {
 
 func (n *node) command(c call) *exec.Cmd {
 	n.t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	argv := []string{"--net=/run/netns/" + n.name, "--", self}
+	program := os.Getenv(insideLab)
+	argv := []string{"--net=/run/netns/" + n.name, "--", program}
 	if n.before != "" {
-		argv = []string{"--net=/run/netns/" + n.name, "--", "unshare", "--mount", "sh", "-ec", n.before + "; exec " + self}
+		argv = []string{"--net=/run/netns/" + n.name, "--", "unshare", "--mount", "sh", "-ec", n.before + "; exec " + program}
 	}
 	cmd := exec.Command("nsenter", argv...)
-	cmd.Env = append(os.Environ(), asPlugin+"=1", "FLATDHCP_RUN_DIR="+n.run, "CNI_PATH=/nowhere", "CNI_COMMAND="+c.verb, "CNI_ARGS="+c.args)
+	cmd.Env = append(os.Environ(), "FLATDHCP_RUN_DIR="+n.run, "CNI_PATH=/nowhere", "CNI_COMMAND="+c.verb, "CNI_ARGS="+c.args)
 	if c.of != nil {
 		cmd.Env = append(cmd.Env, "CNI_CONTAINERID="+c.of.id, "CNI_IFNAME="+c.of.ifName)
 		if !c.noNetNS {
