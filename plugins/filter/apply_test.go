@@ -103,3 +103,46 @@ func TestRemoveTakesOneNetworkOnly(t *testing.T) {
 		k.holds(Held{other, rowsOf("10.0.1.2")})
 	})
 }
+
+// Chains go and come for workloads that run; what an unfiltered network needs stays, and
+// one that needs nothing leaves nothing.
+func TestFilterIsSwitchedOffAndOnUnderWorkloads(t *testing.T) {
+	bridge := func(n *ipam.Network) { n.Bridge.IsGateway = false }
+	on, off := everything(), network("flat", "10.0.0.0/24", "br100", unfiltered, ipMasq)
+	needless := network("flat", "10.0.0.0/24", "br100", unfiltered, bridge)
+	other := network("other", "172.16.0.0/24", "br1")
+	onBothBackends(t, func(t *testing.T, k kernel) {
+		table, rows := k.table(), rowsOf("10.0.0.2", "10.0.0.3")
+		apply := func(networks ...ipam.Network) {
+			t.Helper()
+			k.must(func(ctx context.Context) error {
+				_, err := table.Apply(ctx, networksOf(networks...), "flat", aliveRows(rows...))
+				return err
+			})
+		}
+		for _, others := range [][]ipam.Network{nil, {other}} {
+			var alone []Held
+			for _, o := range others {
+				k.attach(table, networksOf(o), o, row("172.16.0.2"))
+				alone = append(alone, Held{o, rowsOf("172.16.0.2")})
+			}
+			with := func(n ipam.Network) []ipam.Network { return append([]ipam.Network{n}, others...) }
+			k.attach(table, networksOf(with(on)...), on, rows...)
+			for range 2 {
+				apply(with(off)...)
+				k.holds(append([]Held{{off, rows}}, alone...)...)
+				k.attach(table, networksOf(with(off)...), off, row("10.0.0.4")) // costs no chain
+				k.holds(append([]Held{{off, rows}}, alone...)...)
+				apply(with(on)...)
+				k.holds(append([]Held{{on, rows}}, alone...)...)
+			}
+			apply(with(needless)...)
+			k.attach(table, networksOf(with(needless)...), needless, rows...)
+			if len(others) > 0 {
+				k.holds(alone...)
+			} else if own, _ := ours(k.save()); own != "" {
+				t.Errorf("left:\n%s", own)
+			}
+		}
+	})
+}

@@ -148,6 +148,34 @@ func (l *packetLab) counter(chain, match string) (packets uint64, number int) {
 	return packets, number
 }
 
+// policyDrops returns how many packets a built-in chain's policy has dropped.
+func (l *packetLab) policyDrops(builtin string) (packets uint64) {
+	l.t.Helper()
+	l.must(func(ctx context.Context) error {
+		out, err := l.exec(ctx, l.iptables()+"-save", []string{"-c", "-t", "filter"}, nil)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(out)) {
+			if rest, ok := strings.CutPrefix(line, ":"+builtin+" DROP ["); ok {
+				_, err = fmt.Sscanf(rest, "%d:", &packets)
+			}
+		}
+		return err
+	})
+	return packets
+}
+
+// dropsByPolicy waits until a policy has dropped more than before.
+func (l *packetLab) dropsByPolicy(builtin string, before uint64) {
+	l.t.Helper()
+	for deadline := time.Now().Add(arrived); l.policyDrops(builtin) == before; {
+		if time.Now().After(deadline) {
+			l.t.Fatalf("%s's policy dropped nothing", builtin)
+		}
+	}
+}
+
 // drained is how long a packet that was let by may take to its socket, and arrived
 // how long to wait for one that must come. A drop needs no wait: when the rule's
 // counter has moved, the packet is no more.
