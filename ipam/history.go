@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/netip"
@@ -68,6 +69,31 @@ func (t *txn) claim(w Workload) (netip.Addr, past, bool, error) {
 		err = t.damaged(fmt.Errorf("bucket %s: %s points to %s, which was another's", bucketWorkloads, w, a))
 	}
 	return a, p, ok, err
+}
+
+// lastWith returns the released address whose last owner had asked for mac and keeps a
+// claim. There is no index of these MACs: few are asked for, and of the entries, which
+// HistoryCap bounds, only those that hold the MAC are decoded.
+func (t *txn) lastWith(mac MAC) (netip.Addr, past, bool, error) {
+	text := []byte(mac.String())
+	c := t.bucket(bucketHistory).cursor()
+	for k, v := c.First(); k != nil; k, v = c.Next() {
+		if !bytes.Contains(v, text) {
+			continue
+		}
+		a, err := parseAddrKey(k)
+		if err != nil {
+			return a, past{}, false, t.damaged(fmt.Errorf("bucket %s: %w", bucketHistory, err))
+		}
+		p, err := decodePast(k, v)
+		if err != nil {
+			return a, p, false, t.damaged(err)
+		}
+		if p.MAC == mac && p.MACRequested && p.Workload != nil {
+			return a, p, true, nil
+		}
+	}
+	return netip.Addr{}, past{}, false, nil
 }
 
 // prune keeps history small: it forgets a few of the oldest entries that are past

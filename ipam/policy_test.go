@@ -210,6 +210,36 @@ func TestRequestForWhatIsKeptForAnotherNamespace(t *testing.T) {
 	}
 }
 
+// The same of a MAC that a workload had asked for, such as a stopped VM's: whoever has it
+// meanwhile would keep the workload from coming back.
+func TestRequestForAMACThatAnotherNamespaceAskedFor(t *testing.T) {
+	s, c := policyStore(t)
+	vm := request("vm", "v1")
+	vm.MAC = MAC{2, 0, 0, 0, 0, 9}
+	was := mustReserve(t, s, vm)
+	mustReserve(t, s, request("other", "o1"))
+	mustRelease(t, s, "v1")
+	mustRelease(t, s, "o1") // an entry more, of another MAC
+	c.advance(time.Hour)
+	thief := request("thief", "t1")
+	thief.Workload.Namespace, thief.MAC, thief.Asked = "evil", vm.MAC, "the test"
+	_, err := s.Reserve(context.Background(), nil, thief)
+	const want = "reserving an address in network flat for workload evil/pod:thief/eth0: request refused: MAC 02:00:00:00:00:09 was last that of address 10.0.0.2, " +
+		"which is kept for workload default/pod:vm/eth0 of another namespace (retain) until 2026-01-02T12:00:00Z (asked for by the test)"
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	vm.Holder.ContainerID = "v2"
+	if g := mustReserve(t, s, vm); g.Addr != was.Addr || g.MAC != was.MAC {
+		t.Errorf("it came back to %s with %s", g.Addr, g.MAC)
+	}
+	mustRelease(t, s, "v2")
+	c.advance(25 * time.Hour) // past retain
+	if g := mustReserve(t, s, thief); g.MAC != vm.MAC {
+		t.Errorf("when it is kept no more another gets %s", g.MAC)
+	}
+}
+
 func TestRequestedMAC(t *testing.T) {
 	ctx := context.Background()
 	d := testDir(t)

@@ -350,21 +350,30 @@ func (t *txn) admit(a netip.Addr, r Reservation) error {
 }
 
 // admitMAC says why a workload may not have a MAC asked for by name. One that names
-// an address kept for another's workload would cost that workload its address.
+// an address kept for another's workload would cost that workload its address; one that
+// such a workload had asked for would keep it from coming back.
 func (t *txn) admitMAC(mac MAC, w Workload) error {
 	if err := t.checkMAC(mac, w); err != nil {
 		return err
 	}
-	a, ok := t.net.Pool.derivesFrom(mac)
-	if !ok {
-		return nil
+	if a, ok := t.net.Pool.derivesFrom(mac); ok {
+		p, ok, err := t.past(a)
+		if err != nil {
+			return err
+		}
+		if why := t.keptFor(p, w); ok && why != "" {
+			return refused("MAC %s names address %s, which %s", mac, a, why)
+		}
 	}
-	p, ok, err := t.past(a)
-	if err != nil || !ok {
+	if w.Namespace == "" {
+		return nil // keptFor's answer, whatever there is
+	}
+	a, p, ok, err := t.lastWith(mac)
+	if err != nil {
 		return err
 	}
-	if why := t.keptFor(p, w); why != "" {
-		return refused("MAC %s names address %s, which %s", mac, a, why)
+	if why := t.keptFor(p, w); ok && why != "" {
+		return refused("MAC %s was last that of address %s, which %s", mac, a, why)
 	}
 	return nil
 }
