@@ -41,6 +41,9 @@ func TestPublishedConflists(t *testing.T) {
 			theirs := newList(t, published.Name, published.Text)
 			got := ours.comesAndGoes()
 			want := theirs.meansToTwo()
+			if !want.ForeignMAC {
+				t.Error("the control: a foreign MAC does not pass the reference plugin, which does not look")
+			}
 			want.ForeignMAC = false // antiSpoofing is our default
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("the converted list differs from the reference plugins' (-theirs +ours):\n%s", diff)

@@ -17,6 +17,7 @@ type meaning struct {
 	Bridge    string // name, state and MTU
 	Addresses string // of the bridge
 	Inside    string // address and MTU of the container's interface
+	MAC       string // of the same, where it was asked for
 	Routes    string // in the container
 	Result    string // address and gateway
 	DNS       string
