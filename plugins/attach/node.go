@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/flatdhcp/flatdhcp/ipam"
 	"github.com/flatdhcp/flatdhcp/plugins/filter"
 	"github.com/flatdhcp/flatdhcp/plugins/link"
@@ -40,6 +42,32 @@ func NewNode(run rundir.Dir, dataDir string, log *slog.Logger) (*Node, error) {
 	// package holds.
 	table := filter.New(filter.Options{RecordPath: run.FilterBackend()})
 	return &Node{Run: run, Data: ipam.OpenDir(dataDir), Filter: table, BootID: boot, Log: log}, nil
+}
+
+// ErrUnprivileged says that the process may not do what every verb needs.
+var ErrUnprivileged = errors.New("the runtime must run plugins as root with these capabilities")
+
+// Privileged returns ErrUnprivileged unless the process has CAP_NET_ADMIN, for links and
+// rules, and CAP_SYS_ADMIN, to enter a container's namespace. Asked first, it keeps verbs
+// from finding that out half-way.
+func Privileged() error {
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0]); err != nil {
+		return fmt.Errorf("asking for the process's capabilities: %w", err)
+	}
+	var missing []string
+	for _, c := range []struct {
+		bit  uint
+		name string
+	}{{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"}, {unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN"}} {
+		if data[c.bit/32].Effective&(1<<(c.bit%32)) == 0 {
+			missing = append(missing, c.name)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%s is missing: %w", strings.Join(missing, ", "), ErrUnprivileged)
+	}
+	return nil
 }
 
 // bootIDFile changes with every boot of the machine.

@@ -23,6 +23,9 @@ const daemonAway = 60 * time.Second
 // nothing and runs no program. An empty list means ready; an error that is the end of
 // ctx means that something was not found out in time.
 func (n *Node) Status(ctx context.Context, network ipam.Network) []error {
+	if err := Privileged(); err != nil {
+		return []error{err} // nothing else can be found out
+	}
 	var problems []error
 	for _, look := range []func(context.Context, ipam.Network) error{
 		lookForBridge, lookForNetfilter, lookForIPTables, lookForGuard, n.lookForDaemon,

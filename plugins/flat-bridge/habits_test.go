@@ -191,3 +191,23 @@ func TestFilterNoneOnANodeWithoutIPTables(t *testing.T) {
 		t.Errorf("left: %q", rows)
 	}
 }
+
+// A runtime that keeps capabilities to itself hears which are missing, before anything is
+// done.
+func TestWithoutPrivileges(t *testing.T) {
+	for capability, name := range map[string]string{"net_admin": "CAP_NET_ADMIN", "sys_admin": "CAP_SYS_ADMIN"} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, nil)
+			c, d := n.attach("c1"), n.container("c2")
+			before := n.state()
+			n.wrap = []string{"setpriv", "--bounding-set=-" + capability, "--inh-caps=-" + capability}
+			for _, call := range []call{{verb: "ADD", of: d}, {verb: "DEL", of: c}, c.check(), gc()} {
+				n.says(n.fails(call, 101), name+" is missing: the runtime must run plugins as root")
+			}
+			n.says(n.fails(call{verb: "STATUS"}, 50), name+" is missing: the runtime must run plugins as root")
+			n.wrap = nil
+			n.unchanged(before, "verbs without privileges")
+			d.add()
+		})
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -90,6 +91,7 @@ type node struct {
 	// before is a shell command that the plugin's process does first, in a mount
 	// namespace of its own: what it hides is hidden from the plugin alone.
 	before string
+	wrap   []string // program and arguments that execute the plugin
 }
 
 var made atomic.Int32
@@ -214,7 +216,7 @@ func (n *node) do(c call) reply {
 func (n *node) command(c call) *exec.Cmd {
 	n.t.Helper()
 	program := os.Getenv(insideLab)
-	argv := []string{"--net=/run/netns/" + n.name, "--", program}
+	argv := append([]string{"--net=/run/netns/" + n.name, "--"}, append(slices.Clone(n.wrap), program)...)
 	if n.before != "" {
 		argv = []string{"--net=/run/netns/" + n.name, "--", "unshare", "--mount", "sh", "-ec", n.before + "; exec " + program}
 	}

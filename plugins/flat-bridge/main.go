@@ -43,6 +43,14 @@ func main() {
 type plugin struct{ log *slog.Logger }
 
 func (p plugin) node(dataDir string) (*attach.Node, error) {
+	if err := attach.Privileged(); err != nil {
+		return nil, err
+	}
+	return p.look(dataDir)
+}
+
+// look is node for STATUS, which names a lack of privileges among the rest.
+func (p plugin) look(dataDir string) (*attach.Node, error) {
 	return attach.NewNode(rundir.FromEnv(os.Getenv), dataDir, p.log)
 }
 

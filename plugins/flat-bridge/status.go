@@ -19,7 +19,7 @@ func (p plugin) status(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	node, err := p.node(cfg.DataDir)
+	node, err := p.look(cfg.DataDir)
 	if err != nil {
 		return cniError("preparing STATUS", err)
 	}

@@ -122,7 +122,7 @@ func cniError(doing string, err error) error {
 	case errors.Is(err, link.ErrMACLocal):
 		code = conf.ErrRequestRefused
 	case errors.Is(err, link.ErrNoBridgeNetfilter), errors.Is(err, filter.ErrNoProgram), errors.Is(err, guard.ErrUnsupported),
-		errors.Is(err, link.ErrNoLinkKind):
+		errors.Is(err, link.ErrNoLinkKind), errors.Is(err, attach.ErrUnprivileged):
 		code = errFeature
 	default:
 		return conf.CNIError(doing, err)
