@@ -285,23 +285,4 @@ func inPlace(s *seen, c Chain) bool {
 	return len(rules) == len(c.Rules) && len(rules) > 0 && rules[0].comment == c.Rules[0].Comment
 }
 
-func sortNode(rules []seenRule) []seenRule {
-	slices.SortFunc(rules, func(a, b seenRule) int {
-		return comparePrefixes(a.dst, b.dst)
-	})
-	return rules
-}
-
-func sameNode(a, b []seenRule) bool {
-	return slices.EqualFunc(a, b, func(a, b seenRule) bool { return a.dst == b.dst && a.jump == b.jump })
-}
-
-func nodeSpecs(rules []seenRule) []string {
-	specs := make([]string, len(rules))
-	for i, r := range rules {
-		specs[i] = r.nodeSpec()
-	}
-	return specs
-}
-
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -3,6 +3,7 @@ package filter
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -101,4 +102,23 @@ func (s *seen) marker(chain string) (marker, bool) {
 		return marker{}, false
 	}
 	return parseMarker(rules[0].comment)
+}
+
+func sortNode(rules []seenRule) []seenRule {
+	slices.SortFunc(rules, func(a, b seenRule) int {
+		return comparePrefixes(a.dst, b.dst)
+	})
+	return rules
+}
+
+func sameNode(a, b []seenRule) bool {
+	return slices.EqualFunc(a, b, func(a, b seenRule) bool { return a.dst == b.dst && a.jump == b.jump })
+}
+
+func nodeSpecs(rules []seenRule) []string {
+	specs := make([]string, len(rules))
+	for i, r := range rules {
+		specs[i] = r.nodeSpec()
+	}
+	return specs
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"sync/atomic"
 
@@ -222,11 +221,6 @@ func (t *Table) apply(ctx context.Context, networks Networks, network string, ro
 	return append(b.changes, cleared...), err
 }
 
-// needsProgram says whether a network cannot do without iptables. A gateway's lines that
-// only accept, against others' policies, can be left out: without the program there are
-// no others.
-func needsProgram(a Attached) bool { return a.Network.Filtered() || a.Network.Bridge.IPMasq }
-
 // Remove takes out n's lines of the shared chains, its tree and what is left of
 // its workload chains, whether or not networks still has it; with the last
 // network, the shared chains as well, but for FLAT-PROVIDER-USER if it has rules.
@@ -262,48 +256,4 @@ func (t *Table) locked(ctx context.Context, f func() error) error {
 		return fmt.Errorf("waiting for the filter lock: %w", err)
 	}
 	return errors.Join(f(), lock.Unlock())
-}
-
-// current returns the networks as they are now, and the one of n's name.
-func current(ctx context.Context, networks Networks, n ipam.Network) ([]ipam.Network, ipam.Network, error) {
-	known, err := networks(ctx)
-	if err != nil {
-		return nil, n, err
-	}
-	i := slices.IndexFunc(known, func(o ipam.Network) bool { return o.Name == n.Name })
-	if i < 0 {
-		known = append(slices.Clone(known), n)
-		i = len(known) - 1
-	}
-	n = known[i]
-	if n.Bridge == nil {
-		return nil, n, fmt.Errorf("network %s has no bridge of ours, so no rules: %w", n.Name, ipam.ErrNoNetwork)
-	}
-	return known, n, checkNetworks(known)
-}
-
-// bridgePattern is what a bridge may be called here. iptables takes a + at the end
-// for a wildcard, and its input is text: the name must not carry more than a name.
-var bridgePattern = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,15}$`)
-
-func checkNetworks(networks []ipam.Network) error {
-	for _, n := range networks {
-		if n.Bridge == nil {
-			continue
-		}
-		if !bridgePattern.MatchString(n.Bridge.Name) {
-			return fmt.Errorf("network %s: no rules can name bridge %q: letters, digits, '_', '.' and '-' are wanted", n.Name, n.Bridge.Name)
-		}
-		if p := n.Pool.Subnet; !p.IsValid() || !p.Addr().Is4() || p != p.Masked() {
-			return fmt.Errorf("network %s: no rules can name subnet %s: an IPv4 prefix is wanted", n.Name, p)
-		}
-	}
-	return nil
-}
-
-func checkRow(n ipam.Network, r ipam.Reservation) error {
-	if !n.Pool.Subnet.Contains(r.Addr) {
-		return fmt.Errorf("address %s is not in %s", r.Addr, n.Pool.Subnet)
-	}
-	return nil
 }
