@@ -16,6 +16,9 @@ import (
 // its own.
 const StatusDeadline = 500 * time.Millisecond
 
+// statusGrace is what is left of it for a wait that ended to be told of.
+const statusGrace = 100 * time.Millisecond
+
 // Problem is something wrong that STATUS looks for.
 type Problem struct {
 	Text string // what is missing, and what to do
@@ -44,6 +47,30 @@ func StoreProblems(n ipam.Network, stats ipam.Stats, err error) []Problem {
 		p.Code = 0
 	}
 	return []Problem{p}
+}
+
+// InTime returns, within StatusDeadline, what each of looks finds, one after the other.
+// Their context ends a little earlier; one that hangs all the same, in a file system or
+// behind the kernel's lock of links, is abandoned, and says nothing about the next ADD.
+func InTime(looks ...func(context.Context) []Problem) (problems []Problem) {
+	ctx, cancel := context.WithTimeout(context.Background(), StatusDeadline-statusGrace)
+	defer cancel()
+	end := time.After(StatusDeadline)
+	found := make(chan []Problem, len(looks))
+	go func() {
+		for _, look := range looks {
+			found <- look(ctx)
+		}
+	}()
+	for range looks {
+		select {
+		case more := <-found:
+			problems = append(problems, more...)
+		case <-end:
+			return append(problems, Problem{Text: fmt.Sprintf("not everything was found out within %s: the node is busy, or a file system hangs", StatusDeadline)})
+		}
+	}
+	return problems
 }
 
 // StatusError returns STATUS's answer: nil if none of problems is an error, otherwise

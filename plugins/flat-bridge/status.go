@@ -23,21 +23,27 @@ func (p plugin) status(args *skel.CmdArgs) error {
 	if err != nil {
 		return cniError("preparing STATUS", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), conf.StatusDeadline)
-	defer cancel()
-	var problems []conf.Problem
 	// The node comes first: that is quick, and a store may take all the time there is.
-	for _, err := range node.Status(ctx, cfg.Network) {
-		problem := conf.Problem{Text: err.Error(), Code: types.ErrPluginNotAvailable}
-		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
-			problem.Code = 0 // the node is busy
-		}
-		problems = append(problems, problem)
-	}
-	stats, err := node.Data.Store(cfg.Name).Ready(ctx)
-	problems = append(problems, conf.StoreProblems(cfg.Network, stats, err)...)
+	problems := conf.InTime(
+		func(ctx context.Context) []conf.Problem { return nodeProblems(node.Status(ctx, cfg.Network)) },
+		func(ctx context.Context) []conf.Problem {
+			stats, err := node.Data.Store(cfg.Name).Ready(ctx)
+			return conf.StoreProblems(cfg.Network, stats, err)
+		})
 	for _, problem := range problems {
 		p.log.Warn("STATUS: "+problem.Text, "network", cfg.Name, "code", problem.Code)
 	}
 	return conf.StatusError(problems)
+}
+
+// nodeProblems gives what the node lacks its code; that it is busy has none.
+func nodeProblems(errs []error) (problems []conf.Problem) {
+	for _, err := range errs {
+		problem := conf.Problem{Text: err.Error(), Code: types.ErrPluginNotAvailable}
+		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+			problem.Code = 0
+		}
+		problems = append(problems, problem)
+	}
+	return problems
 }

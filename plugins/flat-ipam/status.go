@@ -16,10 +16,10 @@ func (p *plugin) status(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), conf.StatusDeadline)
-	defer cancel()
-	stats, err := ipam.OpenDir(cfg.DataDir).Store(cfg.Name).Ready(ctx)
-	problems := conf.StoreProblems(cfg.Network, stats, err)
+	problems := conf.InTime(func(ctx context.Context) []conf.Problem {
+		stats, err := ipam.OpenDir(cfg.DataDir).Store(cfg.Name).Ready(ctx)
+		return conf.StoreProblems(cfg.Network, stats, err)
+	})
 	for _, problem := range problems {
 		p.logf("STATUS: %s", problem.Text)
 	}
