@@ -40,7 +40,11 @@ func (n *Node) DeleteDead(ctx context.Context, network string, row ipam.Reservat
 	if err := n.provenDead(ctx, row); err != nil {
 		return err
 	}
-	return n.delete(ctx, "DEL", network, row.Holder.ContainerID, row.Holder.IfName)
+	if err := n.delete(ctx, "DEL", network, row.Holder.ContainerID, row.Holder.IfName); err != nil {
+		return err
+	}
+	lock.Settled()
+	return nil
 }
 
 // delete does the steps of DEL on behalf of verb, which has locked the attachment.

@@ -1,6 +1,7 @@
 // Package attach brings workloads onto a network and off it again: the verbs ADD and
-// DEL as tables of steps over store, bridge, chains, guard and port, and Apply, which
-// puts a changed policy in force for the workloads that live.
+// DEL as tables of steps over store, bridge, chains, guard and port; CHECK, which
+// compares all of these, GC, which deletes what a runtime has forgotten, and STATUS; and
+// Apply, which puts a changed policy in force for the workloads that live.
 //
 // In no step, killed or not, is a port up whose chain or guard element is absent.
 package attach
