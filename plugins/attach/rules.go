@@ -101,18 +101,12 @@ func (n *Node) force(ctx context.Context, networks []ipam.Network, changes []rul
 		}
 		in = append(in, filter.Attached{Network: c.Network, Row: c.Row})
 	}
-	if err := n.Filter.AttachAll(ctx, given(networks), in); err != nil {
-		return err
-	}
-	if err := n.Filter.DetachAll(ctx, out); err != nil {
-		return err
-	}
-	for _, port := range gone {
-		if err := guard.Detach(ctx, port); err != nil {
+	return guard.DetachThen(ctx, gone, func() error {
+		if err := n.Filter.AttachAll(ctx, given(networks), in); err != nil {
 			return err
 		}
-	}
-	return nil
+		return n.Filter.DetachAll(ctx, out)
+	})
 }
 
 // recordOf returns the stored record of a network with a bridge of ours.

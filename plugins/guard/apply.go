@@ -65,14 +65,35 @@ func (c *conn) attach(gateways []netip.Addr, p Port) error {
 //
 // Call it when the link is gone.
 func Detach(ctx context.Context, portName string) error {
-	err := validatePortName(portName)
-	if err == nil {
-		err = retry(ctx, func(c *conn) error { return c.detach(portName) })
+	return DetachThen(ctx, []string{portName}, func() error { return nil })
+}
+
+// DetachThen is Detach for several ports and then, if they are detached, for next, whose
+// error it returns as it is.
+//
+// Its connection is closed behind next: to close one waits until the kernel has freed what
+// a transaction took out, some 10 ms, and frees then what others' transactions took out
+// meanwhile. A next that changes nf_tables, as iptables does, waits for that itself: so
+// for both once.
+func DetachThen(ctx context.Context, portNames []string, next func() error) error {
+	for _, name := range portNames {
+		var kept *conn
+		err := validatePortName(name)
+		if err == nil {
+			err = retry(ctx, func(c *conn) error {
+				err := c.detach(name)
+				if c.keep = err == nil; c.keep {
+					kept = c
+				}
+				return err
+			})
+		}
+		if err != nil {
+			return fmt.Errorf("detaching port %s from the guard: %w", name, err)
+		}
+		defer kept.close()
 	}
-	if err != nil {
-		return fmt.Errorf("detaching port %s from the guard: %w", portName, err)
-	}
-	return nil
+	return next()
 }
 
 func (c *conn) detach(portName string) error {

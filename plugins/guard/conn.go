@@ -45,6 +45,8 @@ type conn struct {
 	exact bool
 	// tied: what is written must meet the ruleset that was read.
 	tied bool
+	// keep: it is its user's to close, not that of once.
+	keep bool
 }
 
 func dial(ctx context.Context) (*conn, error) {
@@ -191,7 +193,11 @@ func once(ctx context.Context, exact bool, f func(*conn) error) error {
 	if err != nil {
 		return err
 	}
-	defer c.close()
+	defer func() {
+		if !c.keep {
+			c.close()
+		}
+	}()
 	c.exact = exact
 	return f(c)
 }
