@@ -100,6 +100,13 @@ func (v *adding) steps() []step {
 // validate refuses what can be seen to be impossible before anything is touched. An
 // interface that a killed ADD of this attachment left is no obstacle.
 func (v *adding) validate(ctx context.Context) error {
+	// Before a store and the guard's table are made, which would stay.
+	if err := lookForNetfilter(ctx, v.network); err != nil {
+		return err
+	}
+	if err := v.node.Filter.Ready(ctx, v.network); err != nil {
+		return err
+	}
 	h := v.req.Holder
 	_, exists, err := link.Inside(ctx, h.NetNS, h.IfName)
 	if err != nil || !exists {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/flatdhcp/flatdhcp/ipam"
 	"github.com/flatdhcp/flatdhcp/plugins/filter/program"
 )
 
@@ -142,4 +143,20 @@ func legacyTables() ([]string, error) {
 		return nil, fmt.Errorf("looking for tables of the legacy back end: %w", err)
 	}
 	return slices.DeleteFunc(strings.Fields(string(b)), func(name string) bool { return !slices.Contains(tables[:], name) }), nil
+}
+
+// Ready returns ErrNoProgram if n cannot be without iptables and the node is: Attach would
+// fail. It changes nothing and needs no lock.
+func (t *Table) Ready(ctx context.Context, n ipam.Network) error {
+	if n.Bridge == nil || !needsProgram(Attached{Network: n}) {
+		return nil
+	}
+	p, _, err := t.looking(ctx)
+	if err != nil || p.missing == nil {
+		return err
+	}
+	if _, err := program.Find(ctx, t.run, t.candidates); err != nil {
+		return err // rather than that of the back end in use
+	}
+	return p.missing
 }
