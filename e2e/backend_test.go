@@ -7,95 +7,124 @@ import (
 	"github.com/flatdhcp/flatdhcp/e2e/lab"
 )
 
-// choose makes iptables stand for a back end, as update-alternatives does, on this host.
-func (n *node) choose(backend string) {
+// alternatives makes the host's iptables the administrator's choice, nft or legacy. What
+// is in force by an earlier choice stays.
+func (n *node) alternatives(backend string) {
 	n.t.Helper()
-	n.run("sh", "-ec", `
-		if ! mountpoint -q /etc/alternatives; then
-			cp -a /etc/alternatives/. /run/alternatives
-			mount --bind /run/alternatives /etc/alternatives
-		fi
+	n.run("sh", "-ec", `[ -d /run/alternatives ] || cp -a /run/lab/etc/alternatives /run/alternatives
+		rm -f /etc/alternatives && ln -s /run/alternatives /etc/alternatives
 		for p in iptables iptables-save iptables-restore; do
-			ln -sfn /usr/sbin/iptables-`+backend+`${p#iptables} /etc/alternatives/$p
-		done`)
+			rm -f /run/alternatives/$p
+			ln -s "/usr/sbin/iptables-$1${p#iptables}" /run/alternatives/$p
+		done`, "sh", backend)
+	want := map[string]string{"nft": "nf_tables", "legacy": "legacy"}[backend]
+	if v := n.run("iptables", "--version"); !strings.Contains(v, want) {
+		n.t.Fatalf("iptables is %s, not %s", v, backend)
+	}
 }
 
-// oursIn counts lines of ours in a back end.
-func (n *node) oursIn(backend string) int {
+// ours are the rules and chains of ours in a back end.
+func (n *node) ours(backend string) string {
 	n.t.Helper()
-	return strings.Count(n.run("sh", "-c", "iptables-"+backend+"-save -t filter; iptables-"+backend+"-save -t nat"), "FLAT-")
+	var ours strings.Builder
+	for line := range strings.Lines(n.run("iptables-" + backend + "-save")) {
+		if strings.Contains(line, "FLAT-") {
+			ours.WriteString(line)
+		}
+	}
+	return ours.String()
 }
 
-// An administrator changes the back end of iptables while workloads run.
-func TestBackEndChangesUnderWorkloads(t *testing.T) {
-	for _, way := range [][2]string{{"nft", "legacy"}, {"legacy", "nft"}} {
-		old, now := way[0], way[1]
-		t.Run(old+" to "+now, func(t *testing.T) {
+func other(backend string) string {
+	return map[string]string{"nft": "legacy", "legacy": "nft"}[backend]
+}
+
+// Workloads come, meet the toggle and go with either back end, and the other one never
+// holds anything of ours.
+func TestEitherBackEnd(t *testing.T) {
+	t.Parallel()
+	for _, backend := range []string{"nft", "legacy"} {
+		t.Run(backend, func(t *testing.T) {
 			t.Parallel()
-			n := newNode(t, keys{"allowSameNetTraffic": false, "ipMasq": true})
-			n.choose(old)
-			a, b := n.attach("a", lab.CNIOptions{}), n.attach("b", lab.CNIOptions{})
-			a.checked()
-			if n.oursIn(old) == 0 || n.oursIn(now) != 0 {
-				t.Fatalf("%d lines in %s, %d in %s", n.oursIn(old), old, n.oursIn(now), now)
+			n := newNode(t, nil)
+			n.alternatives(backend)
+			n.run("iptables", "-P", "FORWARD", "DROP")
+			n.neighbours()
+			peer := n.attach("peer", lab.CNIOptions{})
+			before := n.state()
+			n.attach("w", lab.CNIOptions{}).detach()
+			n.unchanged(before, "a workload that came and went with "+backend)
+			w := n.attach("w", lab.CNIOptions{})
+			n.protected(w, "with "+backend)
+			w.checked()
+			p := newPath(peer, w)
+			echo := func(id uint16) []byte {
+				return lab.Ethernet(w.mac, peer.mac, 0x0800, lab.Echo(peer.addr, w.addr, id, 1, nil))
 			}
-
-			n.choose(now)
-			_, err := n.CNI(n.within(), "check", n.network, a.Container, a.o)
-			if err == nil || !strings.Contains(err.Error(), "the rules are in the "+old+" back end of iptables") {
-				t.Errorf("CHECK: %v", err)
+			p.mustPass("an echo request of a neighbour", echo(9))
+			n.apply(keys{"allowSameNetTraffic": false})
+			w.checked()
+			p.mustDrop("an echo request of a neighbour", echo, w.fallback())
+			n.serve(w, 80)
+			n.seenFrom("the node, at a closed workload,", n, at(w.addr, 80), gateway)
+			n.apply(keys{"allowSameNetTraffic": true})
+			w.checked()
+			p.mustPass("an echo request of a neighbour, with the toggle on again,", echo(10))
+			if rules := n.ours(other(backend)); rules != "" {
+				t.Errorf("the other back end holds:\n%s", rules)
 			}
-			chain := b.chain()
-			b.detach()
-			if saved := n.run("iptables-" + old + "-save"); strings.Contains(saved, chain) || !strings.Contains(saved, a.chain()) {
-				t.Errorf("DEL left its rules where they were, or took others':\n%s", saved)
-			}
-
-			c := n.attach("c", lab.CNIOptions{})
-			if left := n.oursIn(old); left != 0 {
-				t.Errorf("%d lines are left in %s", left, old)
-			}
-			for _, w := range []*workload{a, c} {
-				w.checked()
-				if !answered(n, n.exec, w.addr) {
-					t.Errorf("the node does not reach %s", w.addr)
-				}
-			}
-			dropped := n.ruleCount(a.chain(), "-j FLAT-DROP")
-			if _, _, err := c.Run(n.within(), "ping", "-c", "1", "-W", "1", a.addr.String()); err == nil {
-				t.Error("a neighbour is reached although the toggle is off")
-			}
-			if n.ruleCount(a.chain(), "-j FLAT-DROP") == dropped {
-				t.Error("the counter of the fallback did not move")
-			}
-			a.detach()
-			c.detach()
-			n.run("flatctl", "network", "rm", n.network)
-			if left := n.oursIn(old) + n.oursIn(now); left != 0 {
-				t.Errorf("%d lines are left", left)
+			if rules := n.ours(backend); !strings.Contains(rules, w.chain()) {
+				t.Errorf("this back end does not hold the workload's chain:\n%s", rules)
 			}
 		})
 	}
 }
 
-// A network that neither filters, nor is the gateway, nor masquerades works on a node
-// without iptables; one that filters says what is missing, and changes nothing.
-func TestWithoutIptables(t *testing.T) {
-	n := newNode(t, keys{"filter": "none", "isGateway": false, "ipMasq": false})
-	n.run("sh", "-c", "mount -t tmpfs none /etc/alternatives") // where every iptables leads
-	a, b := n.attach("a", lab.CNIOptions{}), n.attach("b", lab.CNIOptions{})
-	a.checked()
-	if _, stderr, err := a.Run(n.within(), "ping", "-c", "1", "-W", "20", b.addr.String()); err != nil {
-		t.Errorf("%v\n%s", err, stderr)
-	}
-	a.detach()
-	b.detach()
-	filtered := n.secondNetwork(nil)
-	if got := filtered.errorCode("ADD", filtered.container("c"), ""); got != 101 {
-		t.Errorf("CNI code %d, want 101", got)
-	}
-	n.run("umount", "/etc/alternatives")
-	if w := filtered.attach("d", lab.CNIOptions{}); !answered(n, n.exec, w.addr) {
-		t.Error("the control: with iptables the filtered network works")
+// The administrator changes the back end while workloads live. CHECK says so; until the
+// next ADD, or flatctl apply, takes the rules along, the old ones judge, and then the new.
+func TestBackEndChangesUnderLivingWorkloads(t *testing.T) {
+	t.Parallel()
+	for _, backend := range []string{"nft", "legacy"} {
+		t.Run("from "+backend, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, keys{"allowSameNetTraffic": false})
+			n.alternatives(backend)
+			w, peer := n.attach("w", lab.CNIOptions{}), n.attach("peer", lab.CNIOptions{})
+			p := newPath(peer, w)
+			echo := func(id uint16) []byte {
+				return lab.Ethernet(w.mac, peer.mac, 0x0800, lab.Echo(peer.addr, w.addr, id, 1, nil))
+			}
+			changed := func(from, to, by string, mend func()) {
+				t.Helper()
+				n.alternatives(to)
+				_, err := n.CNI(n.within(), "check", network, w.Container, w.o)
+				for _, want := range []string{"the rules are in the " + from + " back end", "is " + to + " now", "flatctl apply"} {
+					if err == nil || !strings.Contains(err.Error(), want) {
+						t.Errorf("CHECK after a change to %s: %v; want it to say %q", to, err, want)
+					}
+				}
+				if p.passes(echo(20)) {
+					t.Errorf("after a change to %s, and before the rules are taken along, a closed workload is reached", to)
+				}
+				mend()
+				if rules := n.ours(from); rules != "" {
+					t.Errorf("%s left in the %s back end:\n%s", by, from, rules)
+				}
+				w.checked()
+				n.protected(w, "after "+by)
+				p.mustDrop("an echo request of a neighbour, after "+by, echo, w.fallback())
+			}
+			changed(backend, other(backend), "the next ADD", func() { n.attach("next", lab.CNIOptions{}) })
+			changed(other(backend), backend, "flatctl apply", func() { n.apply(nil) })
+			// A DEL that is the first to come after a change finds its rules all the same.
+			n.alternatives(other(backend))
+			w.detach()
+			peer.detach()
+			for _, b := range []string{"nft", "legacy"} {
+				if rules := n.ours(b); strings.Contains(rules, w.chain()) || strings.Contains(rules, peer.chain()) {
+					t.Errorf("DEL left in the %s back end:\n%s", b, rules)
+				}
+			}
+		})
 	}
 }
