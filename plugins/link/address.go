@@ -31,9 +31,20 @@ func (c *conn) ensureAddress(ctx context.Context, d device, want netip.Prefix) (
 	}
 	err = c.AddrAdd(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: d.index}}, address(want))
 	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return false, fmt.Errorf("adding gateway address %s to bridge %s: %w", want, d.name, err)
+		// The kernel may have done it all the same, and only the answer was lost.
+		return false, errors.Join(fmt.Errorf("adding gateway address %s to bridge %s: %w", want, d.name, err),
+			c.removeAddress(d.index, d.name, want))
 	}
 	return err == nil, nil
+}
+
+// removeAddress takes an address away from a link. One that is not there is no error.
+func (c *conn) removeAddress(index int, name string, p netip.Prefix) error {
+	err := c.AddrDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, address(p))
+	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("removing gateway address %s from bridge %s: %w", p, name, err)
+	}
+	return nil
 }
 
 // Addresses lists the IPv4 addresses that the host has on a link. No such link, none.

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"strings"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -67,7 +66,7 @@ func EnsureBridge(ctx context.Context, spec BridgeSpec) (info BridgeInfo, notice
 	}
 	defer c.close()
 
-	d, created, err := c.findOrCreateBridge(spec)
+	d, created, err := c.findOrCreateBridge(ctx, spec)
 	if err != nil {
 		return info, nil, err
 	}
@@ -133,19 +132,33 @@ func (c *conn) bridgeDevice(name string) (device, error) {
 	return d, nil
 }
 
-func (c *conn) findOrCreateBridge(spec BridgeSpec) (d device, created bool, err error) {
+func (c *conn) findOrCreateBridge(ctx context.Context, spec BridgeSpec) (d device, created bool, err error) {
 	d, err = c.bridgeDevice(spec.Name)
 	if !errors.Is(err, unix.ENODEV) {
 		return d, false, err
 	}
-	switch err := c.createBridge(spec); {
-	case err == nil:
-		created = true
-	case !errors.Is(err, unix.EEXIST): // which says that another caller was faster
-		return d, false, fmt.Errorf("creating bridge %s: %w", spec.Name, err)
+	made := c.createBridge(spec)
+	if made == nil || errors.Is(made, unix.EEXIST) { // which says that another caller was faster
+		if d, err = c.bridgeDevice(spec.Name); err == nil || made != nil {
+			return d, made == nil, err
+		}
+	} else {
+		err = fmt.Errorf("creating bridge %s: %w", spec.Name, made)
 	}
-	d, err = c.bridgeDevice(spec.Name)
-	return d, created, err
+	return d, false, errors.Join(err, c.removeUnseenBridge(ctx, spec))
+}
+
+// removeUnseenBridge removes the bridge that a request may have made although its answer
+// was an error or did not come. Only one made here just now is down with the wanted MAC.
+func (c *conn) removeUnseenBridge(ctx context.Context, spec BridgeSpec) error {
+	d, err := c.bridgeDevice(spec.Name)
+	if errors.Is(err, unix.ENODEV) || err == nil && (d.up || d.mac != spec.MAC) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("removing the bridge again, if there is one: %w", err)
+	}
+	return c.removeEmptyBridge(context.WithoutCancel(ctx), BridgeInfo{Name: d.name, Index: d.index})
 }
 
 func (s BridgeSpec) mtu() int {
@@ -246,11 +259,7 @@ func RemoveCreatedBridge(ctx context.Context, spec BridgeSpec, info BridgeInfo) 
 	if err != nil || len(ports) > 0 {
 		return err
 	}
-	err = c.AddrDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: info.Index}}, address(spec.Gateway))
-	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("removing gateway address %s from bridge %s: %w", spec.Gateway, info.Name, err)
-	}
-	return nil
+	return c.removeAddress(info.Index, info.Name, spec.Gateway)
 }
 
 func (c *conn) removeEmptyBridge(ctx context.Context, info BridgeInfo) error {
