@@ -17,10 +17,11 @@ import (
 // the address and MAC it had, as long as nobody else was given them. Errors:
 // *HeldError if another attachment holds the workload's row, or if the holder holds
 // another workload's; *ExhaustedError; ErrRefused for a wish that cannot be
-// granted; those of Configure.
+// granted; those of Configure. Of a new row nothing is left beside an error, unless that
+// says so.
 func (s *Store) Reserve(ctx context.Context, n *Network, req Request) (Grant, error) {
 	var g Grant
-	clockPutBack := false
+	clockPutBack, decided := false, false
 	run := func(t *txn) (changed bool, err error) {
 		configured := false
 		if n != nil {
@@ -29,7 +30,7 @@ func (s *Store) Reserve(ctx context.Context, n *Network, req Request) (Grant, er
 			}
 		}
 		g, changed, err = t.reserve(req)
-		clockPutBack = t.clockPutBack
+		clockPutBack, decided = t.clockPutBack, err == nil
 		return changed || configured, err
 	}
 	err := checkRequest(req)
@@ -37,6 +38,9 @@ func (s *Store) Reserve(ctx context.Context, n *Network, req Request) (Grant, er
 		err = s.upsert(ctx, run)
 	} else if err == nil {
 		err = s.update(ctx, run)
+	}
+	if err != nil && decided && !g.Reused {
+		err = errors.Join(err, s.takeBack(ctx, req.Holder))
 	}
 	if clockPutBack {
 		err = errors.Join(err, s.correctClock(ctx))
@@ -52,6 +56,21 @@ func (s *Store) Reserve(ctx context.Context, n *Network, req Request) (Grant, er
 	}
 	return g, nil
 }
+
+// takeBack releases a row whose transaction failed at its end: if the disk failed after
+// the last write, or a lock could not be let go, everybody sees the row all the same.
+func (s *Store) takeBack(ctx context.Context, h Holder) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeBackTime)
+	defer cancel()
+	_, _, err := s.Release(ctx, h.ContainerID, h.IfName)
+	if err != nil && !errors.Is(err, ErrNoNetwork) { // it never came to be
+		return fmt.Errorf("taking the reservation back (left for DEL): %w", err)
+	}
+	return nil
+}
+
+// takeBackTime bounds takeBack, for which the caller's own time may be over.
+const takeBackTime = 2 * time.Second
 
 func checkRequest(req Request) error {
 	if why := validWorkload(req.Workload); why != "" {
