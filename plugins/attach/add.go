@@ -46,7 +46,15 @@ func (n *Node) Add(ctx context.Context, network ipam.Network, req ipam.Request) 
 	if err != nil {
 		return Attached{}, err
 	}
-	defer func() { err = errors.Join(err, lock.Release()) }()
+	defer func() {
+		if unlocked := lock.Release(); err == nil && unlocked != nil {
+			// The workload is attached, and nothing would undo that: the next verb bears a lock
+			// file that stays.
+			n.Log.Warn("the attachment's lock could not be released by the book", "error", unlocked)
+		} else {
+			err = errors.Join(err, unlocked)
+		}
+	}()
 
 	req.Holder.Ported = true
 	v := &adding{

@@ -148,8 +148,12 @@ var errNotAlone = errors.New("another process holds the file")
 
 // removeIfAlone removes the file that f has open at path if nobody else has it locked.
 func removeIfAlone(f *os.File, path string) error {
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
 		return errNotAlone
+	}
+	if err != nil {
+		return fmt.Errorf("locking %s: %w", path, err)
 	}
 	if !sameFile(f, path) {
 		return nil
