@@ -26,7 +26,7 @@ pkg_bench  = ./hack/cmd/bench
 
 .DEFAULT_GOAL := help
 .PHONY: help build test lint vuln demo lab lab-down bench bench-store fuzz image install uninstall clean deps \
-	unit e2e e2e-bin need-root FORCE
+	unit e2e e2e-bin soak need-root FORCE
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,8 +68,16 @@ unit: bin/tools/cni/.built
 e2e: bin/tools/cni/.built build e2e-bin bin/bench
 	@echo "== end to end: the programs through cnitool, with real DHCP clients"
 	@! grep -l FLATDHCP_FAULT $(PROGRAMS:%=bin/%) || { echo "a fault point is in a program that is installed"; exit 1; }
+	@rm -f bin/samples
 	@FLATDHCP_REQUIRE_ROOT=1 FLATDHCP_BIN=$(CURDIR)/bin/e2e FLATDHCP_CNI_BIN=$(CURDIR)/bin/tools/cni \
-		$(GO) test -tags faults -count=1 -timeout 15m ./e2e
+		FLATDHCP_SAMPLES=$(CURDIR)/bin/samples $(GO) test -tags faults -count=1 -timeout 15m ./e2e
+	@cat bin/samples
+
+# What takes too long for every change; make test runs a sample of it and says which.
+soak: need-root bin/tools/cni/.built build e2e-bin ## as root: each way in which ADD and DEL can fail (make test runs a part)
+	@hack/deps test
+	@FLATDHCP_SOAK=1 FLATDHCP_REQUIRE_ROOT=1 FLATDHCP_BIN=$(CURDIR)/bin/e2e FLATDHCP_CNI_BIN=$(CURDIR)/bin/tools/cni \
+		$(GO) test -tags faults -count=1 -timeout 2h -run '^TestEvery' ./e2e
 
 need-root:
 	@[ "$$(id -u)" = 0 ] || { echo "make test needs root, for network namespaces: sudo make test" >&2; exit 1; }

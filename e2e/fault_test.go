@@ -11,11 +11,38 @@ import (
 	"github.com/flatdhcp/flatdhcp/e2e/lab"
 )
 
-// The steps of the two tables, as plugins/attach names them.
-var (
-	addSteps = []string{"validate", "reserve", "predecessor", "bridge", "port", "rules", "up", "address", "announce"}
-	delSteps = []string{"find", "down", "link", "rules", "flush", "release"}
-)
+// steps runs a verb without a fault and returns the steps of its table, which the program
+// writes down: a new one is met by every test.
+func (n *node) steps(verb string, with func(fault string) *exec.Cmd) []string {
+	n.t.Helper()
+	const file = "/run/lab/steps"
+	if out, err := with("trace:" + file).CombinedOutput(); err != nil {
+		n.t.Fatalf("%s: %v, %s", verb, err, out)
+	}
+	var steps []string
+	for line := range strings.Lines(n.run("cat", file)) {
+		of, step, _ := strings.Cut(strings.TrimSpace(line), "/")
+		if of != verb {
+			n.t.Errorf("%s did step %s of %s", verb, step, of)
+		}
+		steps = append(steps, step)
+	}
+	n.run("rm", file)
+	if len(steps) < 5 {
+		n.t.Fatalf("%s has the steps %q", verb, steps)
+	}
+	return steps
+}
+
+// addSteps are the steps of an ADD. Its DEL follows.
+func (n *node) addSteps(c *lab.Container) []string {
+	n.t.Helper()
+	steps := n.steps("ADD", func(fault string) *exec.Cmd { return n.verb("ADD", c, fault, "") })
+	if out, err := n.armed("DEL", c, ""); err != nil {
+		n.t.Fatalf("DEL: %v, %s", err, out)
+	}
+	return steps
+}
 
 // armed runs a verb of flat-bridge with a fault point armed.
 func (n *node) armed(verb string, c *lab.Container, fault string) (string, error) {
@@ -67,93 +94,13 @@ func (n *node) protected(w *workload, when string) {
 	}
 }
 
-// Wherever an ADD is killed, no port is open, and DEL, or a new ADD and then DEL, leaves
-// the node as it was.
-func TestKilledADD(t *testing.T) {
-	n := newNode(t, keys{"allowSameNetTraffic": true})
-	n.neighbours()
-	c := n.container("w")
-	w := &workload{Container: c, n: n, ifName: "eth0"}
-	before := n.state()
-	for _, step := range addSteps {
-		for _, when := range []string{"before", "after"} {
-			t.Run(step+"/"+when, func(t *testing.T) {
-				fault := fmt.Sprintf("ADD/%s/%s/kill", step, when)
-				n.kill("ADD", c, fault, "")
-				n.protected(w, fault)
-				w.del()
-				n.unchanged(before, fault+" and DEL")
-
-				n.kill("ADD", c, fault, "")
-				again := n.attachTo(c, lab.CNIOptions{})
-				if !answered(n, n.exec, again.addr) {
-					t.Errorf("after %s and a new ADD the workload is not reached", fault)
-				}
-				n.protected(again, fault+" and ADD")
-				again.del()
-				n.unchanged(before, fault+", ADD and DEL")
-			})
-		}
-	}
-}
-
-// Wherever an ADD fails, it undoes all that it did: no DEL is needed.
-func TestFailedADDUndoesItself(t *testing.T) {
-	n := newNode(t, nil)
-	n.neighbours()
-	c := n.container("w")
-	before := n.state()
-	for _, step := range addSteps {
-		for _, when := range []string{"before", "after"} {
-			t.Run(step+"/"+when, func(t *testing.T) {
-				fault := fmt.Sprintf("ADD/%s/%s/fail", step, when)
-				out, err := n.armed("ADD", c, fault)
-				if err == nil || !strings.Contains(out, "fault point") {
-					t.Fatalf("%s: %v, %s", fault, err, out)
-				}
-				n.unchanged(before, fault)
-			})
-		}
-	}
-	t.Run("on a node that never had a workload", func(t *testing.T) {
-		n := newNode(t, nil)
-		c := n.container("w")
-		if out, err := n.armed("ADD", c, "ADD/announce/after/fail"); err == nil {
-			t.Fatalf("ADD succeeded: %s", out)
-		}
-		if out := n.run("ip", "-br", "link"); strings.Contains(out, "br100") {
-			t.Errorf("the bridge it made is left:\n%s", out)
-		}
-	})
-}
-
-// Wherever a DEL is killed, no port is open meanwhile, and a second DEL finishes.
-func TestKilledDEL(t *testing.T) {
-	n := newNode(t, nil)
-	n.neighbours()
-	c := n.container("w")
-	before := n.state()
-	for _, step := range delSteps {
-		for _, when := range []string{"before", "after"} {
-			t.Run(step+"/"+when, func(t *testing.T) {
-				w := n.attachTo(c, lab.CNIOptions{})
-				fault := fmt.Sprintf("DEL/%s/%s/kill", step, when)
-				n.kill("DEL", c, fault, "")
-				n.protected(w, fault)
-				w.del()
-				n.unchanged(before, fault+" and DEL")
-			})
-		}
-	}
-}
-
 // A DEL that comes while its ADD runs wins, at whatever step the ADD is.
 func TestDELWinsOverARunningADD(t *testing.T) {
 	n := newNode(t, nil)
 	n.neighbours()
 	c := n.container("w")
 	before := n.state()
-	for i, step := range addSteps {
+	for i, step := range n.addSteps(c) {
 		t.Run(step, func(t *testing.T) {
 			gate := "/run/lab/gate" + strconv.Itoa(i)
 			type answer struct {
@@ -192,8 +139,9 @@ func TestKilledTakeover(t *testing.T) {
 	n := newNode(t, keys{"ipam.retain": "0s", "ipam.reuseDelay": "0s"})
 	n.neighbours()
 	const pod = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0"
+	steps := n.addSteps(n.container("first"))
 	before := n.state()
-	for i, step := range addSteps {
+	for i, step := range steps {
 		t.Run(step, func(t *testing.T) {
 			dead := n.attach(fmt.Sprintf("dead%d", i), lab.CNIOptions{Args: pod})
 			if err := dead.Delete(n.within()); err != nil { // without a DEL

@@ -38,14 +38,20 @@ func (h *Host) Tap(ifName string) (*Tap, error) { return openTap(h.NetNS(), h.na
 // Tap opens an interface of the container.
 func (c *Container) Tap(ifName string) (*Tap, error) { return openTap(c.NetNS(), c.where(), ifName) }
 
+// TapAll opens the container as a whole: it captures on every interface that the container
+// has or comes to have. It sends with SendBy only.
+func (c *Container) TapAll() (*Tap, error) { return openTap(c.NetNS(), c.where(), "") }
+
 func openTap(netns, where, ifName string) (*Tap, error) {
 	t := &Tap{where: where + " " + ifName}
 	err := inNetNS(netns, func() error {
-		ifi, err := net.InterfaceByName(ifName)
-		if err != nil {
-			return err
+		if ifName != "" {
+			ifi, err := net.InterfaceByName(ifName)
+			if err != nil {
+				return err
+			}
+			t.index, t.mac = ifi.Index, ifi.HardwareAddr
 		}
-		t.index, t.mac = ifi.Index, ifi.HardwareAddr
 		// Protocol 0 until bound: nothing of another interface gets in.
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
@@ -60,7 +66,7 @@ func openTap(netns, where, ifName string) (*Tap, error) {
 		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
 			return err
 		}
-		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: ifi.Index})
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: t.index})
 	})
 	if err == nil {
 		t.conn, err = t.file.SyscallConn()
@@ -116,6 +122,27 @@ func (t *Tap) sendPinned(frames [][]byte) error {
 		}
 	})
 	return errors.Join(sendErr, err)
+}
+
+// SendBy sends a frame by the interface that has this name now. Unlike Send it keeps no
+// order.
+func (t *Tap) SendBy(ifName string, frame []byte) error {
+	request, err := unix.NewIfreq(ifName)
+	if err != nil {
+		return err
+	}
+	var sendErr error
+	err = t.conn.Control(func(fd uintptr) {
+		// The socket's namespace is asked, whatever the thread's is.
+		if sendErr = unix.IoctlIfreq(int(fd), unix.SIOCGIFINDEX, request); sendErr == nil {
+			to := &unix.SockaddrLinklayer{Ifindex: int(request.Uint32()), Protocol: htons(unix.ETH_P_ALL)}
+			sendErr = unix.Sendto(int(fd), frame, 0, to)
+		}
+	})
+	if err := errors.Join(sendErr, err); err != nil {
+		return fmt.Errorf("sending by %s on %s: %w", ifName, t.where, err)
+	}
+	return nil
 }
 
 // Receive returns the next frame that arrived.

@@ -3,6 +3,7 @@
 package attach
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -12,11 +13,16 @@ import (
 
 // FaultEnv names the variable that arms a fault point, VERB/STEP/WHEN/ACTION, in
 // binaries built for tests with the tag faults. ACTION is kill (SIGKILL to itself),
-// fail (an error) or wait:FILE (until FILE is there).
+// fail (an error) or wait:FILE (until FILE is there). With trace:FILE none is armed and
+// each step is written down in FILE, a line VERB/STEP.
 const FaultEnv = "FLATDHCP_FAULT"
 
 func fault(verb, name string, w when) error {
-	p := strings.SplitN(os.Getenv(FaultEnv), "/", 4)
+	armed := os.Getenv(FaultEnv)
+	if file, tracing := strings.CutPrefix(armed, "trace:"); tracing && w == before {
+		return trace(file, verb+"/"+name+"\n")
+	}
+	p := strings.SplitN(armed, "/", 4)
 	if len(p) != 4 || p[0] != verb || p[1] != name || p[2] != string(w) {
 		return nil
 	}
@@ -36,4 +42,13 @@ func fault(verb, name string, w when) error {
 		}
 	}
 	return fmt.Errorf("fault point %s/%s/%s", verb, name, w)
+}
+
+func trace(file, line string) error {
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(line)
+	return errors.Join(err, f.Close())
 }
