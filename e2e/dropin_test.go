@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,13 +33,20 @@ func TestPublishedConflists(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, published := range lists {
-		t.Run(published.Name, func(t *testing.T) {
+		if names := refused[published.Name]; names != nil {
+			whole := published
+			t.Run(published.Name, func(t *testing.T) {
+				t.Parallel()
+				newList(t, published.Name, whole.Converted()).refused(names)
+			})
+			if names[0] != "ipam.ranges[1]" || !strings.Contains(string(published.Text), `"bridge"`) {
+				continue
+			}
+			published.Text = withoutIPv6(t, published.Text)
+		}
+		t.Run(published.Name+" that works", func(t *testing.T) {
 			t.Parallel()
 			ours := newList(t, published.Name, published.Converted())
-			if names := refused[published.Name]; names != nil {
-				ours.refused(names)
-				return
-			}
 			theirs := newList(t, published.Name, published.Text)
 			got := ours.comesAndGoes()
 			want := theirs.meansToTwo()
@@ -58,6 +67,28 @@ func TestPublishedConflists(t *testing.T) {
 	}
 }
 
+// withoutIPv6 takes out what the documentation says to take out: the second range set, and
+// the route to ::/0.
+func withoutIPv6(t *testing.T, text []byte) []byte {
+	t.Helper()
+	var list struct {
+		CNIVersion string `json:"cniVersion"`
+		Name       string `json:"name"`
+		Plugins    []keys `json:"plugins"`
+	}
+	if err := json.Unmarshal(text, &list); err != nil {
+		t.Fatal(err)
+	}
+	ipam := list.Plugins[0]["ipam"].(map[string]any)
+	ipam["ranges"] = ipam["ranges"].([]any)[:1]
+	ipam["routes"] = slices.DeleteFunc(ipam["routes"].([]any), func(r any) bool { return r.(map[string]any)["dst"] == "::/0" })
+	text, err := json.MarshalIndent(list, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
 // refused fails the test unless ADD fails, names all that, and changes nothing.
 func (l *list) refused(names []string) {
 	l.t.Helper()
@@ -67,7 +98,7 @@ func (l *list) refused(names []string) {
 	var said string
 	if strings.Contains(string(l.text), `"flat-bridge"`) {
 		_, err = l.CNI(l.within(), "add", l.network, c, publish)
-		said = err.Error()
+		said = fmt.Sprint(err)
 	} else { // of flat-ipam alone
 		said, err = l.Plugin(l.within(), lab.PluginCall{Plugin: "flat-ipam", Command: "ADD", ContainerID: "w", NetNS: c.Path(), Stdin: string(l.text)})
 	}
