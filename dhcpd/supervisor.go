@@ -180,7 +180,8 @@ func (v *served) stop() {
 }
 
 func equal(a, b server.Binding) bool {
-	return a.Bridge == b.Bridge && a.Index == b.Index && a.MAC == b.MAC && slices.Equal(a.Addrs, b.Addrs)
+	return a.Bridge == b.Bridge && a.Index == b.Index && a.MAC == b.MAC && a.Metadata == b.Metadata &&
+		slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Nameservers, b.Nameservers)
 }
 
 var _ server.Source = (*snapshot.Network)(nil)

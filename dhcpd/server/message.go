@@ -36,6 +36,7 @@ const (
 	optMaxSize      = 57
 	optRenewalTime  = 58
 	optRebindTime   = 59
+	optVendorClass  = 60
 	optClientID     = 61
 	optRelayInfo    = 82
 	optDomainSearch = 119

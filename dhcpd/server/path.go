@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/flatdhcp/flatdhcp/dhcpd/snapshot"
 	"github.com/flatdhcp/flatdhcp/ipam"
@@ -35,6 +36,7 @@ type path struct {
 	query   Query
 	encoder Encoder
 	frame   []byte
+	at      time.Time // when the message in hand was received
 
 	// scope was made from these two, which are replaced and never changed.
 	scope   *Scope
@@ -92,12 +94,11 @@ func (p *path) prepare(c *snapshot.Copy) bool {
 	if p.scope != nil && p.made == c && p.binding == b {
 		return true
 	}
-	scope, err := NewScope(&c.Network, b.Addrs)
+	scope, err := NewScope(&c.Network, *b)
 	if err != nil {
 		// The network stopped being served a moment ago; whoever runs us knows.
 		return false
 	}
-	scope.Bridge = b.Bridge
 	p.scope, p.made, p.binding = scope, c, b
 	return true
 }
@@ -116,13 +117,31 @@ func (p *path) answer(r *Reply) {
 			p.log.LogAttrs(ctx, slog.LevelInfo, replyLine(r), attrs(r.Type, p.scope, r.row.Addr, mac, "hostname", hostname(r.row)))
 		}
 	}
+	p.Counters.countAnswer(r.query.Type(), r.Type)
 	p.frame = p.encoder.Append(p.frame[:frameLen], r)
 	p.send(r.To)
 	if r.Also != (Delivery{}) {
 		p.send(r.Also)
 	}
+	p.Counters.countLatency(time.Since(p.at))
+	p.announce(r)
 	if codes := p.encoder.Dropped(); len(codes) > 0 {
 		p.complain(fmt.Sprintf("no room for options %v in the reply to %s (%d bytes at most)", codes, r.query.MAC(), r.Limit))
+	}
+}
+
+// announce queues the event that a reply is. An answer to INFORM is none.
+func (p *path) announce(r *Reply) {
+	switch {
+	case r.Type == Offer:
+		p.tell(Offered, r.row, r.row.Addr, r.Lease, text{})
+	case r.Type == Nak:
+		ip, _ := asked(r.query)
+		p.tell(Refused, r.row, ip, 0, textOf(r.Reason))
+	case r.CIAddr != zeroIP && r.Lease != 0:
+		p.tell(Renewed, r.row, r.row.Addr, r.Lease, text{})
+	case r.Lease != 0:
+		p.tell(Bound, r.row, r.row.Addr, r.Lease, text{})
 	}
 }
 
@@ -141,8 +160,15 @@ func (p *path) send(to Delivery) {
 // silent logs a message that gets no answer. Those of known clients that mean
 // something to people are logged as news, the rest within a rate.
 func (p *path) silent(v Verdict, row *ipam.Reservation) {
-	p.Counters.Silent.Add(1)
 	q, ctx := &p.query, context.Background()
+	p.Counters.countSilence(q.Type(), v)
+	switch {
+	case v == Declined:
+		said, _ := q.option(optMessage, 1)
+		p.tell(DeclinedNow, row, row.Addr, 0, textOf(said))
+	case v == Released && row != nil && q.CIAddr == row.Addr:
+		p.tell(ReleasedNow, row, row.Addr, 0, text{})
+	}
 	level := slog.LevelInfo
 	switch v {
 	case Declined:

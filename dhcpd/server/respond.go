@@ -81,7 +81,42 @@ const (
 	Declined               // the client found its address in use
 	Released               // the client is done with its address; the row stays
 	Unsure                 // would be refused, but the store cannot be read (Server only)
+	verdicts               // how many there are
 )
+
+// Label returns the name of v in metrics.
+func (v Verdict) Label() string {
+	switch v {
+	case Answer:
+		return "answered"
+	case Unknown:
+		return "unknown_client"
+	case NoRequest:
+		return "not_a_request"
+	case BadHardware:
+		return "bad_hardware_address"
+	case Relayed:
+		return "relayed"
+	case BOOTP:
+		return "bootp"
+	case OtherType:
+		return "other_type"
+	case OtherServer:
+		return "other_server"
+	case Malformed:
+		return "names_no_address"
+	case ForeignAddress:
+		return "foreign_address"
+	case Declined:
+		return "declined"
+	case Released:
+		return "released"
+	case Unsure:
+		return "store_unreadable"
+	default:
+		return "ignored"
+	}
+}
 
 // String returns what the log adds to a line about silence, in dnsmasq's words
 // where it has some.

@@ -44,7 +44,7 @@ func testScope(t testing.TB, change ...func(*ipam.Network)) *Scope {
 	for _, f := range change {
 		f(n)
 	}
-	s, err := NewScope(n, []netip.Addr{gateway, second})
+	s, err := NewScope(n, Binding{Bridge: "br100", MAC: bridgeMAC, Addrs: []netip.Addr{gateway, second}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,7 +284,7 @@ func TestNewScopeRefusesWhatItCannotServe(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n := testNetwork()
 			change(n)
-			if _, err := NewScope(n, nil); err == nil {
+			if _, err := NewScope(n, Binding{}); err == nil {
 				t.Error("NewScope: no error")
 			}
 		})

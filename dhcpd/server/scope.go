@@ -38,9 +38,9 @@ type Scope struct {
 	options         []option // in the order for clients that send no option 55
 }
 
-// NewScope returns the scope of network n on a bridge that has the addresses local.
+// NewScope returns the scope of network n on bridge b.
 // It fails if n has no bridge, is no gateway or is not IPv4.
-func NewScope(n *ipam.Network, local []netip.Addr) (*Scope, error) {
+func NewScope(n *ipam.Network, b Binding) (*Scope, error) {
 	if n.Bridge == nil || !n.Bridge.IsGateway {
 		return nil, fmt.Errorf("network %s serves no DHCP: it has no bridge with isGateway", n.Name)
 	}
@@ -50,9 +50,9 @@ func NewScope(n *ipam.Network, local []netip.Addr) (*Scope, error) {
 	}
 	s := &Scope{
 		Network:   n.Name,
-		Bridge:    n.Bridge.Name,
+		Bridge:    b.Bridge,
 		ServerID:  p.Gateway,
-		Local:     slices.Clone(local),
+		Local:     slices.Clone(b.Addrs),
 		Subnet:    p.Subnet.Masked(),
 		LeaseTime: leaseSeconds(time.Duration(n.Bridge.LeaseTime)),
 		MTU:       n.Bridge.MTU,
@@ -64,12 +64,12 @@ func NewScope(n *ipam.Network, local []netip.Addr) (*Scope, error) {
 	base := s.Subnet.Addr().As4()
 	binary.BigEndian.PutUint32(s.mask[:], mask)
 	binary.BigEndian.PutUint32(s.broadcast[:], binary.BigEndian.Uint32(base[:])|^mask)
-	s.options = networkOptions(n, s.MTU)
+	s.options = networkOptions(n, b, s.MTU)
 	return s, nil
 }
 
 // networkOptions lists what the network has to say beyond what every lease carries.
-func networkOptions(n *ipam.Network, mtu int) []option {
+func networkOptions(n *ipam.Network, b Binding, mtu int) []option {
 	var list []option
 	add := func(code byte, value []byte) {
 		if len(value) > 0 {
@@ -82,7 +82,11 @@ func networkOptions(n *ipam.Network, mtu int) []option {
 	if def := n.Bridge.IsDefaultGateway; def == nil || *def {
 		add(optRouter, n.Pool.Gateway.AsSlice())
 	}
-	add(optDNS, addresses(dns.Nameservers))
+	nameservers := dns.Nameservers
+	if b.Nameservers != nil {
+		nameservers = b.Nameservers
+	}
+	add(optDNS, addresses(nameservers))
 	domain := dns.Domain
 	if domain == "" {
 		domain = n.Pool.Domain

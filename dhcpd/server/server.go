@@ -33,17 +33,6 @@ type Source interface {
 	Fresh(ctx context.Context) (c *snapshot.Copy, ok bool)
 }
 
-// Counters counts since the Server was made. Each is read by itself.
-type Counters struct {
-	Received  atomic.Uint64 // datagrams
-	Refused   atomic.Uint64 // datagrams that are no DHCP message
-	Silent    atomic.Uint64 // messages met with silence
-	Sent      atomic.Uint64 // frames
-	SendFails atomic.Uint64
-	Overflow  atomic.Uint64 // datagrams lost in the kernel's receive buffer
-	LateDrops atomic.Uint64 // messages lost because too many waited for the store
-}
-
 // Server serves one network on one bridge.
 //
 // The receiving goroutine never waits for anything but the network. A message whose
@@ -56,9 +45,14 @@ type Server struct {
 	transport Transport
 	log       *slog.Logger
 	binding   atomic.Pointer[Binding]
-	Counters  Counters
+
+	// Counters may be replaced before Run, by one that outlives the Server. Hook may be
+	// set before Run; nil = nobody wants to know.
+	Counters *Counters
+	Hook     Hook
 
 	known, unknown chan *lateQuery
+	events         chan event
 
 	free   sync.Pool
 	quiet  limiter // lines about silence for strangers: anybody can cause them
@@ -70,12 +64,13 @@ type Server struct {
 type lateQuery struct {
 	buf [maxDatagram]byte
 	d   Datagram
+	at  time.Time // of receipt
 }
 
 // New returns a Server that uses transport, which is opened on b. Run closes it.
 func New(source Source, transport Transport, b Binding, log *slog.Logger) *Server {
 	s := &Server{
-		source: source, transport: transport, log: log,
+		source: source, transport: transport, log: log, Counters: new(Counters), events: make(chan event, eventQueue),
 		known: make(chan *lateQuery, lateQueue), unknown: make(chan *lateQuery, lateQueue),
 		quiet:  limiter{interval: time.Second / 5, burst: 20, now: time.Now},
 		news:   limiter{interval: time.Second / 5, burst: 20, now: time.Now},
@@ -103,6 +98,9 @@ func (s *Server) Run(ctx context.Context) {
 		}
 	}()
 	wg.Go(func() { s.serveLate(ctx) })
+	if s.Hook != nil {
+		wg.Go(func() { s.serveEvents(ctx) })
+	}
 
 	p := s.newPath()
 	buf := make([]byte, maxDatagram)
@@ -125,21 +123,22 @@ func (s *Server) Run(ctx context.Context) {
 			s.complain(fmt.Sprintf("the receive buffer on %s overflowed: %d messages lost", s.binding.Load().Bridge, lost))
 		}
 		s.Counters.Received.Add(1)
+		p.at = time.Now()
 		switch p.handle(buf, d, s.source.Copy(), quick) {
 		case forKnown:
-			s.postpone(s.known, buf, d)
+			s.postpone(s.known, buf, d, p.at)
 		case forUnknown:
-			s.postpone(s.unknown, buf, d)
+			s.postpone(s.unknown, buf, d, p.at)
 		}
 	}
 }
 
 // postpone hands a message to the second goroutine. Known clients have a queue of
 // their own, which strangers cannot fill.
-func (s *Server) postpone(queue chan<- *lateQuery, buf []byte, d Datagram) {
+func (s *Server) postpone(queue chan<- *lateQuery, buf []byte, d Datagram, at time.Time) {
 	l := s.free.Get().(*lateQuery)
 	copy(l.buf[:], buf[:d.Len])
-	l.d = d
+	l.d, l.at = d, at
 	select {
 	case queue <- l:
 	default:
@@ -169,6 +168,7 @@ func (s *Server) serveLate(ctx context.Context) {
 			how = unsure
 		}
 		for _, l := range batch {
+			p.at = l.at
 			p.handle(l.buf[:], l.d, c, how)
 			s.free.Put(l)
 		}

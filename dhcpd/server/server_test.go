@@ -151,10 +151,13 @@ func (l *logbook) String() string {
 }
 
 // running starts a server that ends with the test.
-func running(t testing.TB, r *rows) (*Server, *wire, *logbook) {
+func running(t testing.TB, r *rows, change ...func(*Server)) (*Server, *wire, *logbook) {
 	t.Helper()
 	w, log := newWire(), &logbook{}
 	s := New(r, w, Binding{Bridge: "br100", MAC: bridgeMAC, Addrs: []netip.Addr{gateway}}, slog.New(slog.NewTextHandler(log, nil)))
+	for _, f := range change {
+		f(s)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); s.Run(ctx) }()
@@ -402,7 +405,8 @@ func TestTroubleIsCountedAndSurvived(t *testing.T) {
 	w.refuse.Store(false)
 	w.send(client(t, dhcpv4.MessageTypeDiscover))
 	w.next(t)
-	c := &s.Counters
+	c := s.Counters
+	await(t, "the last reply to be counted", func() bool { return c.Sent.Load() == 3 })
 	if c.Overflow.Load() != 9 || c.Refused.Load() != 2 || c.Sent.Load() != 3 || c.Received.Load() != 6 {
 		t.Errorf("overflow %d, refused %d, sent %d, received %d; want 9, 2, 3, 6", c.Overflow.Load(), c.Refused.Load(), c.Sent.Load(), c.Received.Load())
 	}

@@ -12,6 +12,12 @@ type Binding struct {
 	Index  int // of the link; another one means another bridge, even by the same name
 	MAC    ipam.MAC
 	Addrs  []netip.Addr // the node's IPv4 addresses on it
+	// Nameservers is what option 6 says instead of the network's own dns.nameservers,
+	// as where this node answers DNS, or would if its port were free; nil = the network's.
+	Nameservers []netip.Addr
+	// Metadata says that this node serves 169.254.169.254 on the bridge: clients that
+	// take classless routes are told that it is behind the gateway.
+	Metadata bool
 }
 
 // Datagram tells how a message came.
