@@ -7,16 +7,22 @@ import (
 	"github.com/flatdhcp/flatdhcp/e2e/lab"
 )
 
-// alternatives makes the host's iptables the administrator's choice, nft or legacy. What
-// is in force by an earlier choice stays.
+// alternatives makes the host's iptables the administrator's choice, nft or legacy; "" is
+// none, as in the middle of an upgrade. What is in force by an earlier choice stays.
 func (n *node) alternatives(backend string) {
 	n.t.Helper()
 	n.run("sh", "-ec", `[ -d /run/alternatives ] || cp -a /run/lab/etc/alternatives /run/alternatives
 		rm -f /etc/alternatives && ln -s /run/alternatives /etc/alternatives
 		for p in iptables iptables-save iptables-restore; do
 			rm -f /run/alternatives/$p
-			ln -s "/usr/sbin/iptables-$1${p#iptables}" /run/alternatives/$p
+			[ -z "$1" ] || ln -s "/usr/sbin/iptables-$1${p#iptables}" /run/alternatives/$p
 		done`, "sh", backend)
+	if backend == "" {
+		if err := n.exec("iptables", "--version"); err == nil {
+			n.t.Fatal("iptables is still there: it is no alternative on this machine")
+		}
+		return
+	}
 	want := map[string]string{"nft": "nf_tables", "legacy": "legacy"}[backend]
 	if v := n.run("iptables", "--version"); !strings.Contains(v, want) {
 		n.t.Fatalf("iptables is %s, not %s", v, backend)
@@ -126,5 +132,32 @@ func TestBackEndChangesUnderLivingWorkloads(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// While iptables is no alternative, as in the middle of its upgrade, the back end in use is
+// gone on with under its own name, and STATUS says nothing. A node where none is in use yet
+// cannot go on.
+func TestIPTablesIsNoAlternativeForAWhile(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, nil)
+	n.alternatives("")
+	if code, msg := n.status(); code != 50 || !strings.Contains(msg, "no usable iptables program") {
+		t.Errorf("STATUS where no back end is in use is %d: %s", code, msg)
+	}
+	n.alternatives("legacy")
+	n.attach("first", lab.CNIOptions{})
+	n.alternatives("")
+	if code, msg := n.status(); code != 0 {
+		t.Errorf("STATUS is %d: %s", code, msg)
+	}
+	w := n.attach("w", lab.CNIOptions{})
+	w.checked()
+	if rules := n.ours("legacy"); !strings.Contains(rules, w.chain()) {
+		t.Errorf("the workload's chain is not in the back end in use:\n%s", rules)
+	}
+	w.detach()
+	if rules := n.ours("legacy") + n.ours("nft"); strings.Contains(rules, w.chain()) {
+		t.Errorf("DEL left:\n%s", rules)
 	}
 }

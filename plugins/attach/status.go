@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
-	"github.com/flatdhcp/flatdhcp/plugins/filter"
 	"github.com/flatdhcp/flatdhcp/plugins/guard"
 	"github.com/flatdhcp/flatdhcp/plugins/link"
 )
@@ -28,7 +27,7 @@ func (n *Node) Status(ctx context.Context, network ipam.Network) []error {
 	}
 	var problems []error
 	for _, look := range []func(context.Context, ipam.Network) error{
-		lookForBridge, lookForNetfilter, lookForIPTables, lookForGuard, n.lookForDaemon,
+		lookForBridge, lookForNetfilter, n.lookForIPTables, lookForGuard, n.lookForDaemon,
 	} {
 		if err := look(ctx, network); err != nil {
 			problems = append(problems, err)
@@ -60,11 +59,11 @@ func lookForNetfilter(_ context.Context, network ipam.Network) error {
 	return nil
 }
 
-func lookForIPTables(_ context.Context, network ipam.Network) error {
+func (n *Node) lookForIPTables(_ context.Context, network ipam.Network) error {
 	if !network.Filtered() && !network.Bridge.IPMasq {
 		return nil
 	}
-	return filter.Installed(nil)
+	return n.Filter.Installed()
 }
 
 func lookForGuard(ctx context.Context, _ ipam.Network) error { return guard.Supported(ctx) }

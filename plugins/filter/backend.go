@@ -31,11 +31,6 @@ type Exec = program.Exec
 // ProgramError is what Exec returns for a program that fails.
 type ProgramError = program.Error
 
-// Installed reports whether iptables and the programs beside it can be executed,
-// without executing any: ErrNoProgram says what was looked for. nil = the places that
-// distributions keep it in.
-func Installed(candidates []string) error { return program.Installed(candidates) }
-
 // place is where a change is made: one back end and the programs that speak to it. If
 // missing is set there are none: then what there is can be read, but not changed.
 type place struct {
@@ -159,4 +154,21 @@ func (t *Table) Ready(ctx context.Context, n ipam.Network) error {
 		return err // rather than that of the back end in use
 	}
 	return p.missing
+}
+
+// Installed is Ready without running a program, for any network that needs one: nil if
+// iptables is there, or, while it is no alternative, the programs of the back end in use.
+func (t *Table) Installed() error {
+	missing := program.Installed(t.candidates)
+	if missing == nil {
+		return nil
+	}
+	recorded, err := t.record.Read()
+	if err != nil || len(recorded) == 0 {
+		return missing
+	}
+	if _, err := program.FindBackend(recorded[0], t.candidates); err != nil {
+		return missing
+	}
+	return nil
 }
