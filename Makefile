@@ -74,7 +74,7 @@ e2e: bin/tools/cni/.built build e2e-bin bin/bench
 	@cat bin/samples
 
 # What takes too long for every change; make test runs a sample of it and says which.
-soak: need-root bin/tools/cni/.built build e2e-bin ## as root: each way in which ADD and DEL can fail (make test runs a part)
+soak: need-root bin/tools/cni/.built build e2e-bin ## as root: each way, and moment, in which ADD and DEL can fail (make test runs a part)
 	@hack/deps test
 	@FLATDHCP_SOAK=1 FLATDHCP_REQUIRE_ROOT=1 FLATDHCP_BIN=$(CURDIR)/bin/e2e FLATDHCP_CNI_BIN=$(CURDIR)/bin/tools/cni \
 		$(GO) test -tags faults -count=1 -timeout 2h -run '^TestEvery' ./e2e

@@ -1,6 +1,9 @@
 package e2e
 
 import (
+	"context"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,6 +44,14 @@ func TestChainedPortmap(t *testing.T) {
 	n.seenFrom("the node, at its own hostPort,", n, hostPort, nodeOutside)
 	n.seenFrom("a neighbour, at a hostPort,", neighbour, hostPort, gateway)
 	n.seenFrom("a workload, at its own hostPort,", w, hostPort, gateway)
+	n.apply(keys{"hairpinMode": false})
+	if w.reachesItself(hostPort) {
+		t.Error("without hairpinMode what a workload sends to its own hostPort comes back to it")
+	}
+	n.apply(keys{"hairpinMode": true})
+	if !w.reachesItself(hostPort) {
+		t.Error("the control: with hairpinMode again it does not")
+	}
 	n.stopped("a neighbour of a closed workload", neighbour, at(w.addr, 80), w.fallback())
 
 	n.apply(keys{"published": false})
@@ -51,6 +62,70 @@ func TestChainedPortmap(t *testing.T) {
 	w.checked()
 	w.detach()
 	n.unchangedBut(neighbour, before, "a workload with a hostPort")
+}
+
+// reachesItself reports whether a connection request of the workload to its own hostPort
+// comes back to it before what the node sends once portmap's rule has redirected the request.
+func (w *workload) reachesItself(hostPort netip.AddrPort) bool {
+	n := w.n
+	n.t.Helper()
+	redirected := func() string {
+		var counters strings.Builder
+		for line := range strings.Lines(n.run("iptables-save", "-c", "-t", "nat")) {
+			if strings.Contains(line, "--to-destination "+w.addr.String()) {
+				counters.WriteString(line)
+			}
+		}
+		return counters.String()
+	}
+	tap := w.tap()
+	bridge, err := n.Tap(w.result.Interfaces[0].Name)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer func() { _ = bridge.Close() }()
+	ctx, cancel := context.WithCancel(n.within())
+	before := redirected()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = ask(ctx, w, hostPort) // what comes of it is seen at the tap
+	}()
+	n.eventually("portmap's rule to redirect", func() bool { return redirected() != before })
+	marker, is := lab.Marker(lab.Endpoint{MAC: bridge.MAC(), Addr: gateway}, w.endpoint())
+	if err := bridge.Send(marker); err != nil {
+		n.t.Fatal(err)
+	}
+	frames, err := tap.Until(n.within(), is)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	cancel()
+	<-done
+	return slices.ContainsFunc(frames, func(f []byte) bool { // TCP to the container's port
+		return len(f) > 38 && f[12] == 8 && f[13] == 0 && f[23] == 6 && f[36] == 0 && f[37] == 80
+	})
+}
+
+// Plugin firewall accepts what its containers send, and puts that before our chains when it
+// runs for the first time. CHECK says so of a closed workload; the next ADD puts ours
+// first, before it has a port, and there they stay.
+func TestChainedFirewallAndTheToggle(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, keys{"allowSameNetTraffic": false})
+	n.chained = []keys{{"type": "firewall", "backend": "iptables"}}
+	n.configure(nil)
+	w := n.attach("w", lab.CNIOptions{})
+	_, err := n.CNI(n.within(), "check", network, w.Container, w.o)
+	if err == nil || !strings.Contains(err.Error(), "FORWARD of table filter jumps to FLAT-FORWARD, but something else comes first") {
+		t.Errorf("CHECK after plugin firewall's first run: %v", err)
+	}
+	peer := n.attach("peer", lab.CNIOptions{})
+	w.checked()
+	peer.checked()
+	newPath(peer, w).mustDrop("an echo request of a neighbour that plugin firewall accepts", func(id uint16) []byte {
+		return lab.Ethernet(w.mac, peer.mac, 0x0800, lab.Echo(peer.addr, w.addr, id, 1, nil))
+	}, w.fallback())
 }
 
 // What tuning changes behind flat-bridge: MTU and sysctls are its to change. A MAC is not,

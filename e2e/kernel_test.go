@@ -39,6 +39,31 @@ func TestClearedBridgeFlagAndSysctl(t *testing.T) {
 	}
 }
 
+// A network gives its chains up, and gets them again, while its workloads live.
+func TestFilterNoneUnderLivingWorkloads(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, nil)
+	w, peer := n.attach("w", lab.CNIOptions{}), n.attach("peer", lab.CNIOptions{})
+	p := newPath(peer, w)
+	echo := func(id uint16) []byte {
+		return lab.Ethernet(w.mac, peer.mac, 0x0800, lab.Echo(peer.addr, w.addr, id, 1, nil))
+	}
+	n.apply(keys{"filter": "none"})
+	if rules := n.run("iptables-save"); strings.Contains(rules, "FLAT-WL-") || strings.Contains(rules, "FLAT-T-") {
+		t.Errorf("without chains there are:\n%s", rules)
+	}
+	w.checked()
+	p.mustPass("without chains an echo request of a neighbour", echo(21))
+	spoofed := n.guardCount("in_ipv4")
+	if p.passes(lab.Ethernet(w.mac, peer.mac, 0x0800, lab.Echo(gateway, w.addr, 2, 1, nil))) || n.guardCount("in_ipv4") == spoofed {
+		t.Error("without chains the guard lets a spoofed source pass, or does not count it")
+	}
+	n.apply(keys{"filter": "on", "allowSameNetTraffic": false})
+	w.checked()
+	n.protected(w, "with chains again")
+	p.mustDrop("with chains again an echo request of a neighbour", echo, w.fallback())
+}
+
 // status calls STATUS, as a kubelet does by way of its runtime, and returns code and
 // message; 0 if the plugin is ready.
 func (n *node) status() (code uint, message string) {

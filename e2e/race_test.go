@@ -3,24 +3,12 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/flatdhcp/flatdhcp/e2e/lab"
 )
-
-// rounds is how often a test tries its luck: a sample, or under FLATDHCP_SOAK=1 as often
-// as make soak does.
-func rounds(t *testing.T, sample, soak int) int {
-	t.Helper()
-	if os.Getenv("FLATDHCP_SOAK") == "1" {
-		return soak
-	}
-	t.Logf("a sample of %d rounds; make soak does %d", sample, soak)
-	return sample
-}
 
 // usual is how long an ADD takes here and now. Nothing is judged by it: it spreads what
 // comes between over the whole ADD.
@@ -44,7 +32,7 @@ func (n *node) bareDEL(c *lab.Container) {
 
 // A DEL that comes before, during or after its ADD succeeds, and then the attachment is
 // whole or gone: gone if DEL came last.
-func TestDELAtAnyMomentOfAnADD(t *testing.T) {
+func TestEveryMomentOfAnADDForItsDEL(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, nil)
 	n.neighbours()
@@ -52,7 +40,7 @@ func TestDELAtAnyMomentOfAnADD(t *testing.T) {
 	w := &workload{Container: c, n: n, ifName: "eth0"}
 	usual := n.usual(c)
 	before := n.state()
-	count := rounds(t, 10, 100)
+	count := rounds(t, "moments of an ADD for its DEL", 10, 100)
 	outcomes := map[string]int{}
 	for i := range count {
 		add, del := n.verb("ADD", c, "", ""), n.verb("DEL", c, "", "")
@@ -116,7 +104,7 @@ func TestDELAtAnyMomentOfAnADD(t *testing.T) {
 
 // A runtime that kills its ADD at a deadline, wherever it happens to be, deletes and tries
 // again; or tries again at once.
-func TestADDKilledAtTheRuntimesDeadline(t *testing.T) {
+func TestEveryDeadlineOfARuntime(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, nil)
 	n.neighbours()
@@ -124,7 +112,7 @@ func TestADDKilledAtTheRuntimesDeadline(t *testing.T) {
 	w := &workload{Container: c, n: n, ifName: "eth0"}
 	usual := n.usual(c)
 	before := n.state()
-	count := rounds(t, 6, 60)
+	count := rounds(t, "deadlines of a runtime", 6, 60)
 	killed := 0
 	for i := range count {
 		deadline := usual * time.Duration(i+1) / time.Duration(count+1)

@@ -27,6 +27,17 @@ func sample[T any](t *testing.T, what string, n int, cells []T) []T {
 	return some
 }
 
+// rounds is how often a test tries its luck: all times in a soak, else few, and says so.
+func rounds(t *testing.T, what string, few, all int) int {
+	t.Helper()
+	if os.Getenv(soakEnv) != "" {
+		say(t, fmt.Sprintf("%s: all %d", what, all))
+		return all
+	}
+	say(t, fmt.Sprintf("%s: %d rounds of %d (the whole: make soak)", what, few, all))
+	return few
+}
+
 // say tells whoever ran make, who sees no test's log if it passes.
 func say(t *testing.T, line string) {
 	t.Helper()
