@@ -112,7 +112,7 @@ func (c *realClient) dhclient(t testing.TB, args ...string) (*exec.Cmd, <-chan s
 func clientNode(t testing.TB, change ...func(*ipam.Network)) (*node, *realClient, *daemon) {
 	t.Helper()
 	n, ns := newNode(t), testnet.New(t)
-	n.Port(t, "br100", "fdp0", ns, known)
+	n.Port(t, "br100", "tap0", ns, known)
 	n.reserve(t, "cirros", known, reserved, change...)
 	d := n.start(t)
 	d.serving(t, 1)
@@ -195,7 +195,7 @@ func TestUdhcpc(t *testing.T) {
 		t.Parallel()
 		n, c, d := clientNode(t)
 		ns := testnet.New(t)
-		n.Port(t, "br100", "fdp1", ns, stranger)
+		n.Port(t, "br100", "tap1", ns, stranger)
 		other := newRealClient(t, ns)
 		other.udhcpc(t)
 		await(t, "the stranger's third DISCOVER", func() bool {

@@ -34,6 +34,9 @@ this node. Clients get the address reserved for their MAC; others meet silence.
 Usage: flat-dhcpd [flags]
 
   --data-dir DIR       directory of the stores; repeatable (default /var/lib/flatdhcp)
+  --conf-dir DIR       directory of conflists, such as /etc/cni/net.d, to follow: what they
+                       say is written into the stores, and the bridges of gateways are
+                       made. Without it the records in the stores are served as they are
   --run-dir DIR        directory of locks and signs of life
                        (default $FLATDHCP_RUN_DIR, else /run/flatdhcp)
   --log-format FORMAT  text or json (default text), on standard error
@@ -45,6 +48,7 @@ Usage: flat-dhcpd [flags]
 // config is the command line.
 type config struct {
 	dataDirs  []string
+	confDir   string // empty = none
 	runDir    rundir.Dir
 	logFormat string
 	logLevel  slog.Level
@@ -95,6 +99,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (config,
 		c.dataDirs = append(c.dataDirs, s)
 		return nil
 	})
+	f.StringVar(&c.confDir, "conf-dir", "", "")
 	f.StringVar((*string)(&c.runDir), "run-dir", string(c.runDir), "")
 	f.StringVar(&c.logFormat, "log-format", "text", "")
 	f.Func("log-level", "", func(s string) error { return c.logLevel.UnmarshalText([]byte(s)) })

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flatdhcp/flatdhcp/dhcpd/policy"
 	"github.com/flatdhcp/flatdhcp/dhcpd/server"
 	"github.com/flatdhcp/flatdhcp/dhcpd/snapshot"
 	"github.com/flatdhcp/flatdhcp/ipam"
@@ -46,6 +47,10 @@ func serve(ctx context.Context, c config, log *slog.Logger) (err error) {
 	links := make(chan struct{}, 1)
 	wg.Go(func() { watchLinks(ctx, links, log) })
 
+	keeper := newKeeper(c, follower, log)
+	recheck := make(chan struct{}, 1)
+	wg.Go(func() { keeper.Run(ctx, recheck) })
+
 	s := supervisor{
 		networks: follower.Networks,
 		look:     lookBridge,
@@ -61,6 +66,10 @@ func serve(ctx context.Context, c config, log *slog.Logger) (err error) {
 	for {
 		s.reconcile(ctx)
 		select {
+		case recheck <- struct{}{}:
+		default:
+		}
+		select {
 		case <-ctx.Done():
 			log.Info("flat-dhcpd stops")
 			return nil
@@ -70,6 +79,20 @@ func serve(ctx context.Context, c config, log *slog.Logger) (err error) {
 			// From this loop and no other, so that a daemon that hangs looks dead.
 			touchAlive(c.runDir, log)
 		}
+	}
+}
+
+// newKeeper returns what keeps records, bridges and rules in line with the conflists.
+func newKeeper(c config, follower *snapshot.Follower, log *slog.Logger) *policy.Keeper {
+	return &policy.Keeper{
+		ConfDir: c.confDir, DataDirs: c.dataDirs, Node: policy.ThisNode(c.runDir, log), Now: time.Now, Log: log,
+		Records: func() map[policy.Key]ipam.Network {
+			records := map[policy.Key]ipam.Network{}
+			for _, n := range follower.Networks() {
+				records[policy.Key{DataDir: n.Dir(), Name: n.Name()}] = n.Copy().Network
+			}
+			return records
+		},
 	}
 }
 

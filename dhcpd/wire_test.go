@@ -79,7 +79,7 @@ func silent(t testing.TB, s *testnet.Station, m *dhcpv4.DHCPv4, e testnet.Envelo
 func servedNode(t testing.TB) (*node, *testnet.NS, *testnet.Station, *daemon) {
 	t.Helper()
 	n, c := newNode(t), testnet.New(t)
-	n.Port(t, "br100", "fdp0", c, known)
+	n.Port(t, "br100", "tap0", c, known)
 	n.reserve(t, "cirros", known, reserved)
 	d := n.start(t)
 	d.serving(t, 1)
@@ -220,7 +220,7 @@ func TestOnTheWire(t *testing.T) {
 func TestNovasSyslog(t *testing.T) {
 	cirros, gone := ipam.MAC{0xfa, 0x16, 0x3e, 0x2c, 0xe8, 0xec}, ipam.MAC{0xfa, 0x16, 0x3e, 0x5a, 0x9b, 0xde}
 	n, c := newNode(t), testnet.New(t)
-	n.Port(t, "br100", "fdp0", c, cirros)
+	n.Port(t, "br100", "tap0", c, cirros)
 	n.reserve(t, "cirros", cirros, reserved)
 	d := n.start(t)
 	d.serving(t, 1)
@@ -340,14 +340,14 @@ func TestBridgeDeletedAndMadeAgain(t *testing.T) {
 		n.Delete(t, "br100")
 		await(t, "the daemon noticing", func() bool { return strings.Count(d.log.String(), "DHCP on br100 stopped") == i+1 })
 		n.Bridge(t, "br100", bridgeMAC, gatewayIn)
-		n.Rejoin(t, "br100", "fdp0")
+		n.Rejoin(t, "br100", "tap0")
 		d.serving(t, i+2)
 		exchange(t, s, message(t, known, dhcpv4.MessageTypeDiscover), testnet.Envelope{})
 	}
 	// At once, so that the daemon may never see that it was away.
 	n.Delete(t, "br100")
 	n.Bridge(t, "br100", bridgeMAC, gatewayIn)
-	n.Rejoin(t, "br100", "fdp0")
+	n.Rejoin(t, "br100", "tap0")
 	d.serving(t, 5)
 	exchange(t, s, message(t, known, dhcpv4.MessageTypeDiscover), testnet.Envelope{})
 	d.stop(t)
@@ -420,7 +420,7 @@ func TestEverythingComesLater(t *testing.T) {
 		return netlink.AddrAdd(br, testnet.Address(gatewayIn))
 	})
 	d.serving(t, 1)
-	n.Port(t, "br100", "fdp0", c, known)
+	n.Port(t, "br100", "tap0", c, known)
 	exchange(t, c.Station(t, "eth0"), message(t, known, dhcpv4.MessageTypeDiscover), testnet.Envelope{})
 	d.stop(t)
 }
@@ -435,7 +435,7 @@ func wide(r *ipam.Network) {
 func TestStorm(t *testing.T) {
 	const clients = 1000
 	n, c := newNode(t), testnet.New(t)
-	n.Port(t, "br100", "fdp0", c, known)
+	n.Port(t, "br100", "tap0", c, known)
 	addrs := map[ipam.MAC]netip.Addr{}
 	for i := range clients {
 		g := n.reserve(t, fmt.Sprintf("w%d", i), ipam.MAC{}, netip.Addr{}, wide)

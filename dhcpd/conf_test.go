@@ -1,0 +1,159 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/flatdhcp/flatdhcp/dhcpd/internal/testnet"
+	"github.com/flatdhcp/flatdhcp/ipam"
+	"github.com/flatdhcp/flatdhcp/plugins/filter"
+	"github.com/flatdhcp/flatdhcp/plugins/link"
+)
+
+// conflist writes the network's conflist, as an editor does, and returns its path.
+func (n *node) conflist(t testing.TB, dir, more string) string {
+	t.Helper()
+	path := filepath.Join(dir, "10-flat.conflist")
+	text := fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "flat", "plugins": [{"type": "flat-bridge", "addressing": "dhcp"%s,
+ "ipam": {"type": "flat-ipam", "subnet": "10.0.0.0/24", "dataDir": %q}}]}`, more, n.data)
+	if err := os.WriteFile(path+"~", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+"~", path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestConflistsAreFollowed: from an empty node a conflist alone makes bridge, gateway
+// address and service, by a daemon without most of its capabilities; what is edited
+// is in force for the next client, and for the chain of a workload that lives.
+func TestConflistsAreFollowed(t *testing.T) {
+	t.Parallel()
+	n, c := newNode(t), testnet.New(t)
+	n.Delete(t, "br100")
+	dir := t.TempDir()
+	path := n.conflist(t, dir, `, "leaseTime": "2m"`)
+	d := n.start(t, "--conf-dir", dir)
+	d.serving(t, 1)
+
+	port := link.PortName("cirros", "eth0")
+	n.Port(t, "br100", port, c, known)
+	s := c.Station(t, "eth0")
+	reservation := n.hold(t, "cirros", known, reserved)
+	open := "-s 10.0.0.0/24 -j ACCEPT"
+	record := network()
+	chain := func() string { return n.chain(t, filter.WorkloadChain(record, reservation).Name) }
+	// What an ADD does itself, as it would by this very file: until then the guard drops
+	// what comes from the port.
+	await(t, "the chain of the open network", func() bool { return strings.Contains(chain(), open) })
+	lease := func() (time.Duration, []string) {
+		r := exchange(t, s, message(t, known, dhcpv4.MessageTypeDiscover, dhcpv4.WithRequestedOptions(dhcpv4.OptionDomainNameServer)), testnet.Envelope{})
+		return r.IPAddressLeaseTime(0), texts(r.DNS())
+	}
+	if got, _ := lease(); got != 2*time.Minute {
+		t.Fatalf("lease time %v", got)
+	}
+
+	n.conflist(t, dir, `, "leaseTime": "5m", "dns": {"nameservers": ["10.0.0.53"]}`)
+	await(t, "the edit in an answer", func() bool {
+		got, dns := lease()
+		return got == 5*time.Minute && cmp.Equal(dns, []string{"10.0.0.53"})
+	})
+	n.conflist(t, dir, `, "leaseTime": "5m", "allowSameNetTraffic": false`)
+	await(t, "the toggle in the workload's chain", func() bool {
+		rules := chain()
+		return strings.Contains(rules, "-j FLAT-DROP") && !strings.Contains(rules, open)
+	})
+	if got, _ := lease(); got != 5*time.Minute {
+		t.Errorf("lease time %v", got)
+	}
+
+	before := chain()
+	n.conflist(t, dir, `, "leaseTime": "6m", "allowSameNetTraffic": "yes"`)
+	await(t, "the refusal", func() bool {
+		return strings.Contains(d.log.String(), "error: "+path+" is refused: line 1: key allowSameNetTraffic")
+	})
+	if got, _ := lease(); got != 5*time.Minute {
+		t.Errorf("lease time %v after an edit that was refused", got)
+	}
+	if diff := cmp.Diff(before, chain()); diff != "" {
+		t.Errorf("an edit that was refused changed the chain:\n%s", diff)
+	}
+
+	// An ADD with an older file wrote the record: the file wins.
+	if _, err := n.store.Configure(t.Context(), network(func(r *ipam.Network) { r.Bridge.LeaseTime = ipam.Duration(time.Hour) })); err != nil {
+		t.Fatal(err)
+	}
+	n.conflist(t, dir, `, "leaseTime": "7m"`)
+	await(t, "the file's lease time", func() bool { got, _ := lease(); return got == 7*time.Minute })
+	await(t, "the open chain again", func() bool { return strings.Contains(chain(), open) })
+	d.stop(t)
+}
+
+// TestBridgeOfAConflistIsMadeAgain: a gateway has its bridge as long as its conflist is there.
+func TestBridgeOfAConflistIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	dir := t.TempDir()
+	n.conflist(t, dir, "")
+	d := n.start(t, "--conf-dir", dir)
+	d.serving(t, 1)
+	n.Delete(t, "br100")
+	d.serving(t, 2)
+	if !strings.Contains(d.log.String(), "bridge br100 is made, with gateway address 10.0.0.1/24") {
+		t.Error("it says nothing about the bridge")
+	}
+	d.stop(t)
+}
+
+// TestRecordIsAppliedWithoutConflists: a record that an ADD changed is in force for the
+// other workloads' chains as well.
+func TestRecordIsAppliedWithoutConflists(t *testing.T) {
+	t.Parallel()
+	n, c := newNode(t), testnet.New(t)
+	n.Port(t, "br100", link.PortName("cirros", "eth0"), c, known)
+	reservation := n.hold(t, "cirros", known, reserved)
+	d := n.start(t)
+	d.serving(t, 1)
+	closed := network(func(r *ipam.Network) { r.Bridge.AllowSameNetTraffic = false })
+	if rules := n.chain(t, filter.WorkloadChain(closed, reservation).Name); rules != "" {
+		t.Fatalf("a chain before anything changed:\n%s", rules)
+	}
+	if _, err := n.store.Configure(t.Context(), closed); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the workload's chain", func() bool {
+		return strings.Contains(n.chain(t, filter.WorkloadChain(closed, reservation).Name), "-j FLAT-DROP")
+	})
+	d.stop(t)
+}
+
+// hold is reserve for a network that is configured already.
+func (n *node) hold(t testing.TB, host string, mac ipam.MAC, addr netip.Addr) ipam.Reservation {
+	t.Helper()
+	g, err := n.tryReserve(host, mac, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g.Reservation
+}
+
+// chain returns a chain's rules as iptables lists them; empty = there is none.
+func (n *node) chain(t testing.TB, name string) string {
+	t.Helper()
+	cmd := exec.Command(testnet.RequireProgram(t, "iptables"), "-S", name)
+	var out transcript
+	cmd.Stdout = &out
+	<-n.Start(t, cmd)
+	return out.String()
+}
