@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // The two implementations behind the name iptables. They keep their rules apart, and
@@ -118,6 +119,10 @@ func executable(path string) error {
 	return err
 }
 
+// versionTime bounds the asking for a version: a program that hangs must leave its caller
+// the time to do without it, where the back end is recorded.
+const versionTime = 2 * time.Second
+
 // findBackend reads the back end off the file that path leads to; only if its name does
 // not tell is the program asked.
 func findBackend(ctx context.Context, run Exec, path string) (backend string, err error) {
@@ -132,12 +137,17 @@ func findBackend(ctx context.Context, run Exec, path string) (backend string, er
 		return Legacy, nil
 	}
 	// go-iptables finds the mode out as well, but does not tell it.
+	ctx, cancel := context.WithTimeout(ctx, versionTime)
+	defer cancel()
 	version, err := run(ctx, path, []string{"--version"}, nil)
 	if err != nil {
 		return "", fmt.Errorf("asking %s for its version: %w", path, err)
 	}
+	if !strings.HasPrefix(string(version), "iptables v") {
+		return "", fmt.Errorf("%s is no iptables: asked for its version it says %.80q", path, version)
+	}
 	if strings.Contains(string(version), "(nf_tables)") {
 		return NFT, nil
 	}
-	return Legacy, nil
+	return Legacy, nil // which says so, or before 1.8 nothing
 }

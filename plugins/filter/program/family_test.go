@@ -59,6 +59,16 @@ func TestBackendIsReadOffTheFileAndOnlyThenAsked(t *testing.T) {
 	}
 }
 
+// What is no iptables must not be taken for an old one, whose back end is legacy: the rules
+// would be moved there.
+func TestWhatIsNoIPTablesHasNoBackend(t *testing.T) {
+	path := fakePrograms(t, "wrapper")
+	_, err := Find(t.Context(), func(context.Context, string, []string, []byte) ([]byte, error) { return []byte("garbage\n"), nil }, []string{path})
+	if want := path + ` is no iptables: asked for its version it says "garbage\n"`; !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v, want one that says %s", err, want)
+	}
+}
+
 func TestNoProgramIsSaid(t *testing.T) {
 	dir := t.TempDir()
 	half := filepath.Join(dir, "iptables")
