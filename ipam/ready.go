@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 
-	"golang.org/x/sys/unix"
+	"github.com/flatdhcp/flatdhcp/ipam/flock"
 )
 
 // Ready looks at the store as an ADD would need it, as a reader and without making
@@ -18,7 +15,7 @@ import (
 // ErrLocked, or the end of ctx, means that others were busy with it, and nothing else.
 // Every other error lasts until a person mends it.
 func (s *Store) Ready(ctx context.Context) (Stats, error) {
-	if err := writable(s.dir.path); err != nil {
+	if err := flock.Writable(s.dir.path); err != nil {
 		return Stats{}, fmt.Errorf("data directory %s cannot be written: %w", s.dir.path, err)
 	}
 	var stats Stats
@@ -39,20 +36,3 @@ func (s *Store) Ready(ctx context.Context) (Stats, error) {
 // address until a workload ends. Retained addresses are given once nothing else is
 // left, and those in quarantine free themselves within reuseDelay.
 func (s Stats) Exhausted() bool { return s.Size > 0 && s.Free == 0 && s.Retained == 0 }
-
-// writable reports why files cannot be made in dir, or in the nearest directory above
-// it that exists.
-func writable(dir string) error {
-	for {
-		info, err := os.Stat(dir)
-		switch {
-		case err == nil && !info.IsDir():
-			return fmt.Errorf("%s is no directory", dir)
-		case err == nil:
-			return unix.Access(dir, unix.W_OK)
-		case !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir):
-			return err
-		}
-		dir = filepath.Dir(dir)
-	}
-}

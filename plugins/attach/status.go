@@ -27,7 +27,7 @@ func (n *Node) Status(ctx context.Context, network ipam.Network) []error {
 	}
 	var problems []error
 	for _, look := range []func(context.Context, ipam.Network) error{
-		lookForBridge, lookForNetfilter, n.lookForIPTables, lookForGuard, n.lookForDaemon,
+		n.lookForRunDir, lookForBridge, lookForNetfilter, n.lookForIPTables, lookForGuard, n.lookForDaemon,
 	} {
 		if err := look(ctx, network); err != nil {
 			problems = append(problems, err)
@@ -35,6 +35,9 @@ func (n *Node) Status(ctx context.Context, network ipam.Network) []error {
 	}
 	return problems
 }
+
+// lookForRunDir asks whether there can be locks, without which no verb does anything.
+func (n *Node) lookForRunDir(context.Context, ipam.Network) error { return n.Run.Writable() }
 
 // lookForBridge asks whether the bridge is here, or can be made, and workloads' pairs.
 func lookForBridge(ctx context.Context, network ipam.Network) error {

@@ -47,6 +47,10 @@ func TestStatusNamesWhatStopsEveryADD(t *testing.T) {
 			want: []string{"data directory", "cannot be written"}, code: 50, add: 5,
 		},
 		{
+			name: "the run directory is a file", prepare: func(n *node) { n.write(n.run, "") },
+			want: []string{"run directory", "cannot be written", "FLATDHCP_RUN_DIR"}, code: 50, add: 5,
+		},
+		{
 			name: "the store is damaged", prepare: func(n *node) { n.write(filepath.Join(n.data, "flat.db"), "no store") },
 			want: []string{"reading the store of network flat", "flat.db"}, code: 50, add: 5,
 		},

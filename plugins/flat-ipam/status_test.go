@@ -73,6 +73,19 @@ func TestStatus(t *testing.T) {
 			t.Errorf("got %s", got)
 		}
 	})
+	t.Run("run directory that is a file", func(t *testing.T) {
+		r := newRig(t)
+		if err := os.RemoveAll(r.run); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(r.run, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.fails(call{verb: "STATUS"}, 50); !strings.Contains(got, "run directory "+r.run+" cannot be written") {
+			t.Errorf("got %s", got)
+		}
+		r.fails(call{verb: "ADD"}, 5)
+	})
 	t.Run("exhausted pool", func(t *testing.T) {
 		r := newRig(t)
 		small := map[string]any{"subnet": "10.0.0.0/30"}

@@ -47,6 +47,15 @@ func (d Dir) DaemonLock() string { return filepath.Join(string(d), "flat-dhcpd.l
 // DaemonAlive is touched by flat-dhcpd every 10 s; its age is what STATUS looks at.
 func (d Dir) DaemonAlive() string { return filepath.Join(string(d), "flat-dhcpd.alive") }
 
+// Writable says why nothing can be put into the run directory, and what to do. It makes
+// nothing.
+func (d Dir) Writable() error {
+	if err := flock.Writable(string(d)); err != nil {
+		return fmt.Errorf("run directory %s cannot be written: %w: remount it, or name another in %s", d, err, Env)
+	}
+	return nil
+}
+
 // Lock takes the lock file at path, one of d's, exclusively and by ctx's deadline.
 func (d Dir) Lock(ctx context.Context, path string) (*flock.Lock, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
