@@ -28,6 +28,7 @@ type subject struct {
 	attached   string    // with it, after an ADD that nothing disturbed
 	coming     []string  // what that ADD added to iptables and nft
 	standing   []string  // what is there with and without it
+	result     string    // of the last ADD, as printed
 	reset      string    // run after each DEL, where there are no neighbours and no prober
 }
 
@@ -36,8 +37,15 @@ const subjectArgs = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;I
 
 func newSubject(t *testing.T) *subject {
 	t.Helper()
+	return newSubjectOn(t, func(*node) {})
+}
+
+// newSubjectOn is newSubject on a node that is prepared before it has anything.
+func newSubjectOn(t *testing.T, prepare func(*node)) *subject {
+	t.Helper()
 	s := newContainer(t, keys{"allowSameNetTraffic": true})
 	n := s.n
+	prepare(n)
 	s.neighbours = n.neighbours()
 	n.apply(keys{"allowSameNetTraffic": false})
 	var err error
@@ -125,6 +133,9 @@ func (s *subject) try(verb string) (string, error) {
 		}
 		cmd = s.n.gc("", valid...)
 	}
+	if verb == "CHECK" {
+		cmd.Stdin = strings.NewReader(strings.TrimSuffix(s.n.plain("1.1.0"), "}") + `,"prevResult":` + s.result + "}")
+	}
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
@@ -133,8 +144,12 @@ const gcValid = "GC with it valid"
 
 func (s *subject) must(verb string) {
 	s.n.t.Helper()
-	if out, err := s.try(verb); err != nil {
+	out, err := s.try(verb)
+	if err != nil {
 		s.n.t.Fatalf("%s: %v, %s", verb, err, out)
+	}
+	if verb == "ADD" {
+		s.result = out
 	}
 	if s.reset != "" && verb == "DEL" {
 		s.n.run("sh", "-c", s.reset)
