@@ -262,8 +262,12 @@ func (v *adding) announce(ctx context.Context) error {
 	if v.network.Bridge.Addressing != ipam.AddressingStatic {
 		return nil
 	}
-	h := v.req.Holder
-	return link.Announce(ctx, h.NetNS, h.IfName, v.made.Row.MAC, v.made.Row.Addr, announcements)
+	h, row := v.req.Holder, v.made.Row
+	if row.PreviousMAC.IsZero() {
+		return link.AnnounceByKernel(ctx, h.NetNS, h.IfName, row.MAC)
+	}
+	// Somebody may remember the last owner's MAC, and heed only one of the two forms.
+	return link.Announce(ctx, h.NetNS, h.IfName, row.MAC, row.Addr, announcements)
 }
 
 // BridgeSpec returns the bridge that network wants on this node.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
@@ -22,6 +23,55 @@ func Announce(ctx context.Context, netns, ifName string, mac ipam.MAC, addr neti
 		return fmt.Errorf("announcing %s: %w", addr, err)
 	}
 	return nil
+}
+
+// AnnounceByKernel makes the kernel announce every IPv4 address of a container's
+// interface, once each, by a gratuitous ARP in its request form: what arp_notify does when
+// an interface comes up, at a time when somebody hears it. Call it after WaitForwarding.
+//
+// It suffices where nobody remembers another MAC for the address, and costs no packet
+// socket, whose end waits for a grace period of the kernel's: some 8 ms of an idle node,
+// more of a busy one. mac must be the interface's: a link that is given its own MAC
+// announces itself (devinet.c, NETDEV_CHANGEADDR). The interface keeps arp_notify, as under
+// the reference bridge plugin.
+func AnnounceByKernel(ctx context.Context, netns, ifName string, mac ipam.MAC) error {
+	if err := announceByKernel(ctx, netns, ifName, mac); err != nil {
+		return fmt.Errorf("making the kernel announce %s in namespace %s: %w", ifName, netns, err)
+	}
+	return nil
+}
+
+func announceByKernel(ctx context.Context, netns, ifName string, mac ipam.MAC) error {
+	c, err := dialAt(ctx, netns)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	d, err := c.device(ifName)
+	if err != nil {
+		return fmt.Errorf("looking it up: %w", err)
+	}
+	// The kernel takes IFLA_ADDRESS of a request before IFLA_AF_SPEC, hence two.
+	for _, attr := range []*nl.RtAttr{arpNotify(), nl.NewRtAttr(unix.IFLA_ADDRESS, mac[:])} {
+		req, _ := linkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK, d.index, "")
+		req.AddData(attr)
+		if _, err := c.execute(req, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// arpNotify returns the attribute that sets a link's arp_notify, without /proc/sys,
+// which may be read-only (linux/if_link.h, linux/ip.h).
+func arpNotify() *nl.RtAttr {
+	const (
+		inetConf = 1  // IFLA_INET_CONF
+		notify   = 22 // IPV4_DEVCONF_ARP_NOTIFY
+	)
+	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+	spec.AddRtAttr(unix.AF_INET, nil).AddRtAttr(inetConf, nil).AddRtAttr(notify, nl.Uint32Attr(1))
+	return spec
 }
 
 // AnnounceHost is Announce from an interface of the host: the gateway address on the

@@ -63,6 +63,40 @@ func TestAnnouncementsReachTheOtherPorts(t *testing.T) {
 	}
 }
 
+// One ARP request for each address, and no more, each time that it is asked for; others'
+// addresses on the interface count, too.
+func TestKernelAnnounces(t *testing.T) {
+	ctx := inLab(t)
+	bridge := ensureBridge(ctx, t, testBridge())
+	listener := newWorkload(t, 3).attach(ctx, t)
+	seen := capture(t, listener)
+	w := newWorkload(t, 2).attach(ctx, t)
+	other := netip.MustParseAddr("10.0.0.77")
+	inNetNS(t, w.netns, func() error {
+		return netlink.AddrAdd(linkNamed(t, "eth0"), &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(other, 24))})
+	})
+	for range 2 {
+		ok(t, AnnounceByKernel(ctx, w.netns, "eth0", w.spec.MAC))
+	}
+	ok(t, AnnounceHost(ctx, "br100", bridge.MAC, gateway.Addr(), 1))
+	last := gratuitousARP(arpReply, bridge.MAC, gateway.Addr())
+	_, before := seen.await(t, "the announcement of the gateway, which comes after", func(f []byte) bool { return bytes.Equal(f, last) })
+	got := map[netip.Addr]int{}
+	for _, f := range before {
+		for _, a := range []netip.Addr{w.addr.Addr(), other} {
+			// The kernel's frame is not padded, and its target MAC is zero or broadcast.
+			want := gratuitousARP(arpRequest, w.spec.MAC, a)
+			if len(f) >= 42 && bytes.Equal(f[:32], want[:32]) && bytes.Equal(f[38:42], want[38:42]) {
+				got[a]++
+			}
+		}
+	}
+	if got[w.addr.Addr()] != 2 || got[other] != 2 {
+		t.Errorf("announced %v, want each address twice", got)
+	}
+	wantError(t, AnnounceByKernel(ctx, w.netns, "eth9", w.spec.MAC), "making the kernel announce eth9 in namespace "+w.netns+": looking it up")
+}
+
 // What the announcement is for: a neighbour that remembers another MAC.
 func TestAnnouncementCorrectsANeighbourCache(t *testing.T) {
 	ctx := inLab(t)
@@ -80,9 +114,14 @@ func TestAnnouncementCorrectsANeighbourCache(t *testing.T) {
 		return ""
 	}
 	stale := ipam.MAC{2, 0, 0, 0, 0, 1}
-	ok(t, netlink.NeighSet(&netlink.Neigh{LinkIndex: br, State: netlink.NUD_STALE, IP: w.addr.Addr().AsSlice(), HardwareAddr: stale.HardwareAddr()}))
-	ok(t, Announce(ctx, w.netns, "eth0", w.spec.MAC, w.addr.Addr(), 1))
-	eventually(t, "the host corrects its entry", func() bool { return remembered() == w.spec.MAC.String() })
+	for name, announce := range map[string]func() error{
+		"both forms":   func() error { return Announce(ctx, w.netns, "eth0", w.spec.MAC, w.addr.Addr(), 1) },
+		"the kernel's": func() error { return AnnounceByKernel(ctx, w.netns, "eth0", w.spec.MAC) },
+	} {
+		ok(t, netlink.NeighSet(&netlink.Neigh{LinkIndex: br, State: netlink.NUD_STALE, IP: w.addr.Addr().AsSlice(), HardwareAddr: stale.HardwareAddr()}))
+		ok(t, announce())
+		eventually(t, "the host corrects its entry by "+name, func() bool { return remembered() == w.spec.MAC.String() })
+	}
 	for range 2 {
 		ok(t, FlushNeighbour(ctx, "br100", w.addr.Addr()))
 	}
