@@ -114,7 +114,7 @@ func (l *list) measure(w, neighbour *workload) meaning {
 		m.ForeignMAC = foreignMACPasses(w, neighbour)
 	}
 	m.Gateway = w.gateway().IsValid() && reaches(w, w.gateway())
-	m.Node = l.exec("ping", "-c", "3", "-i", "0.3", "-W", "2", w.addr.String()) == nil
+	m.Node = l.exec("ping", "-c", "4", "-i", "0.3", "-W", "5", w.addr.String()) == nil
 	if reaches(w, outsideAddr) {
 		m.Outside = seen(w, at(outsideAddr, 80))
 	}
@@ -135,7 +135,7 @@ func (w *workload) gateway() netip.Addr {
 }
 
 func reaches(w *workload, addr netip.Addr) bool {
-	return w.exec("ping", "-c", "3", "-i", "0.3", "-W", "2", addr.String()) == nil
+	return w.exec("ping", "-c", "4", "-i", "0.3", "-W", "5", addr.String()) == nil
 }
 
 // foreignMACPasses sends a frame of another's MAC to the neighbour.
