@@ -198,7 +198,8 @@ func TestContextEndsWhileAProgramRuns(t *testing.T) {
 					return nil, err
 				}
 				go func() {
-					if f, err := os.Open(fifo); err == nil { // until the program is there
+					if f, err := os.Open(fifo); err == nil {
+						_, _ = f.Read(make([]byte, 1)) // until the program has said so, whom the fifo's end would kill
 						_ = f.Close()
 					}
 					cancel()
