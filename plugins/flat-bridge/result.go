@@ -6,6 +6,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	cniversion "github.com/containernetworking/cni/pkg/version"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
 	"github.com/flatdhcp/flatdhcp/plugins/attach"
@@ -19,6 +20,44 @@ const (
 	ifPort
 	ifContainer
 )
+
+// firstWithMTU is the version of the specification that gave interfaces their MTU.
+const firstWithMTU = "1.1.0"
+
+// answer is what ADD prints: what it made, then what was made before it in the chain, in
+// the keys of the version it was asked in.
+func answer(cfg *conf.Config, made *types100.Result) *types100.Result {
+	made = chained(made, cfg.PrevResult)
+	// libcni's conversion leaves the key in, where 1.0.0 has none.
+	if tells, err := cniversion.GreaterThanOrEqualTo(cfg.CNIVersion, firstWithMTU); err == nil && !tells {
+		for _, ifc := range made.Interfaces {
+			ifc.Mtu = 0
+		}
+	}
+	return made
+}
+
+// chained adds the result of the plugins before this one, which must not be lost. It comes
+// behind ours, which others expect in their places.
+func chained(made, prev *types100.Result) *types100.Result {
+	if prev == nil {
+		return made
+	}
+	ours := len(made.Interfaces)
+	made.Interfaces = append(made.Interfaces, prev.Interfaces...)
+	for _, ip := range prev.IPs {
+		moved := *ip
+		if ip.Interface != nil {
+			moved.Interface = types100.Int(*ip.Interface + ours)
+		}
+		made.IPs = append(made.IPs, &moved)
+	}
+	made.Routes = append(made.Routes, prev.Routes...)
+	if made.DNS.IsEmpty() {
+		made.DNS = prev.DNS
+	}
+	return made
+}
 
 // result names what ADD made: bridge, port and container interface with MAC and MTU,
 // the reserved address (also where a DHCP client is to configure it), the routes that

@@ -53,7 +53,7 @@ func (p plugin) add(args *skel.CmdArgs) error {
 		if err != nil {
 			return cniError("adding "+args.ContainerID+" "+args.IfName+" to network "+cfg.Name, err)
 		}
-		return types.PrintResult(result(cfg.Network, args.Netns, made, dns), cfg.CNIVersion)
+		return types.PrintResult(answer(cfg, result(cfg.Network, args.Netns, made, dns)), cfg.CNIVersion)
 	})
 }
 
