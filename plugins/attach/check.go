@@ -183,6 +183,8 @@ func (v *checking) inside(ctx context.Context) error {
 	v.unless(in.MAC == v.row.MAC || learns(v.network),
 		"%s has MAC %s, and the guard lets only %s pass: give the MAC to flat-bridge (capability mac) instead of changing it", where, in.MAC, v.row.MAC)
 	if v.network.Bridge.Addressing == ipam.AddressingStatic {
+		// Who brings a VM its address may well take the interface down to bridge it.
+		v.unless(in.Up, "%s is down: `ip link set %s up` in the container, whose routes then are to be set again, or create it again", where, v.claim.IfName)
 		want := netip.PrefixFrom(v.row.Addr, v.network.Pool.Subnet.Bits())
 		v.unless(slices.Contains(in.Addrs, want), "%s lacks its address %s", where, want)
 	}

@@ -59,6 +59,7 @@ func TestCheckNamesEachDefect(t *testing.T) {
 			name: "MAC was changed behind the guard", damage: in + "ip link set eth0 address 02:00:00:00:00:07", mend: in + "ip link set eth0 address $M",
 			want: []string{"interface eth0", "has MAC 02:00:00:00:00:07", "lets only $M pass", "flat-bridge (capability mac)"},
 		},
+		{name: "interface is down", damage: in + "ip link set eth0 down", mend: in + "ip link set eth0 up", want: []string{"interface eth0", "is down"}},
 		{name: "address is gone", damage: in + "ip addr del $A/24 dev eth0", mend: in + "ip addr add $A/24 dev eth0", want: []string{"interface eth0", "lacks its address $A/24"}},
 		{
 			name: "guard lacks an element", damage: sh + `nft delete element bridge flatdhcp macs '{' \"$P\" . $M '}'`, mend: sh + `nft add element bridge flatdhcp macs '{' \"$P\" . $M '}'`,
