@@ -3,6 +3,7 @@ package ipam
 import (
 	"encoding"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -139,12 +140,32 @@ type PortRange struct {
 	Last  uint16 `json:"last"`
 }
 
-// DNS is the specification's dns key: what the container is told, option 6 included.
+// DNS is the specification's dns key, what the container is told, option 6 included; and
+// what the daemon serves.
 type DNS struct {
 	Nameservers []netip.Addr `json:"nameservers,omitempty"`
 	Domain      string       `json:"domain,omitempty"`
 	Search      []string     `json:"search,omitempty"`
 	Options     []string     `json:"options,omitempty"`
+	// Enabled says that the daemon answers DNS at the gateway address.
+	Enabled bool `json:"enabled,omitempty"`
+	// Forwarders are asked for what is not the network's; empty = those of the node's
+	// own /etc/resolv.conf, as it is at the time.
+	Forwarders []netip.AddrPort `json:"forwarders,omitempty"`
+}
+
+// ServesDNS reports whether this node's daemon answers DNS for n's workloads.
+func (n Network) ServesDNS() bool {
+	return n.Bridge != nil && n.Bridge.IsGateway && n.Bridge.DNS.Enabled
+}
+
+// Zone returns the domain of the workloads' names, without a final dot: dns.domain if
+// that is given, else domain.
+func (n Network) Zone() string {
+	if n.Bridge != nil && n.Bridge.DNS.Domain != "" {
+		return strings.TrimSuffix(n.Bridge.DNS.Domain, ".")
+	}
+	return n.Pool.Domain
 }
 
 // Duration is a time.Duration whose text form is Go's, such as "60s" or "24h".

@@ -41,12 +41,13 @@ func (d dir) Store(network string) Store { return d.Dir.Store(network) }
 type Copy struct {
 	Network ipam.Network
 	Ident   ipam.Ident // of the file it was read from
+	rows    []ipam.Reservation
 	byMAC   map[ipam.MAC]*ipam.Reservation
 }
 
 // NewCopy indexes s, which must not be changed afterwards.
 func NewCopy(s *ipam.Snapshot) *Copy {
-	c := &Copy{Network: s.Network, Ident: s.Ident, byMAC: make(map[ipam.MAC]*ipam.Reservation, len(s.Rows))}
+	c := &Copy{Network: s.Network, Ident: s.Ident, rows: s.Rows, byMAC: make(map[ipam.MAC]*ipam.Reservation, len(s.Rows))}
 	for i := range s.Rows {
 		c.byMAC[s.Rows[i].MAC] = &s.Rows[i]
 	}
@@ -55,6 +56,9 @@ func NewCopy(s *ipam.Snapshot) *Copy {
 
 // ByMAC returns the reservation of mac, nil if it has none. It must not be changed.
 func (c *Copy) ByMAC(mac ipam.MAC) *ipam.Reservation { return c.byMAC[mac] }
+
+// Rows returns every reservation, in the order of addresses. They must not be changed.
+func (c *Copy) Rows() []ipam.Reservation { return c.rows }
 
 // Len returns the number of reservations.
 func (c *Copy) Len() int { return len(c.byMAC) }

@@ -1,0 +1,146 @@
+package names
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// servers are programs known to answer DNS: the names to look for where the kernel does
+// not say whose a socket is.
+var servers = []string{"dnsmasq", "systemd-resolve", "named", "unbound", "coredns", "node-cache", "pdns_recursor",
+	"pdns_server", "nsd", "knotd", "kresd", "dnscrypt-proxy", "AdGuardHome", "pihole-FTL", "flat-dhcpd"}
+
+// holder says which program has a socket on addr or on every address, by /proc (root).
+// To see another process's sockets takes either its own user and no more capabilities
+// than we kept, or CAP_SYS_PTRACE, which the daemon gives up. Where that is not enough
+// it names those that it could be: the socket's user's, and those with the name of a
+// DNS server.
+func holder(root, network string, addr netip.AddrPort) string {
+	inode, uid := socketAt(filepath.Join(root, "net", network), addr)
+	if inode == "" {
+		return "another program"
+	}
+	link := "socket:[" + inode + "]"
+	var may []string
+	for _, pid := range processes(root) {
+		dir := filepath.Join(root, pid)
+		fds, err := os.ReadDir(filepath.Join(dir, "fd"))
+		for _, fd := range fds {
+			target, e := os.Readlink(filepath.Join(dir, "fd", fd.Name()))
+			if e == nil && target == link {
+				return program(dir, pid)
+			}
+			err = e
+		}
+		if err != nil && couldHold(dir, network, inode, uid) {
+			may = append(may, program(dir, pid))
+		}
+	}
+	switch len(may) {
+	case 0:
+		return "a program of user " + uid
+	case 1:
+		return "probably " + may[0]
+	}
+	return "one of " + strings.Join(may[:min(len(may), 5)], ", ")
+}
+
+// couldHold reports whether the process in dir, which may not be looked into, is in the
+// socket's namespace and either of its user (root's processes are too many for that to
+// say anything) or a DNS server by its name.
+func couldHold(dir, network, inode, uid string) bool {
+	text, err := os.ReadFile(filepath.Join(dir, "net", network))
+	if err != nil || !slices.ContainsFunc(strings.Split(string(text), "\n"), func(line string) bool {
+		f := strings.Fields(line)
+		return len(f) > 9 && f[9] == inode
+	}) {
+		return false
+	}
+	if slices.Contains(servers, name(dir)) {
+		return true
+	}
+	status, err := os.ReadFile(filepath.Join(dir, "status"))
+	return err == nil && uid != "0" && strings.Contains(string(status), "\nUid:\t"+uid+"\t")
+}
+
+func program(dir, pid string) string { return fmt.Sprintf("%s (process %s)", name(dir), pid) }
+
+// name returns a process's command name, at most 15 bytes, made harmless for a log.
+func name(dir string) string {
+	b, err := os.ReadFile(filepath.Join(dir, "comm"))
+	if err != nil {
+		return "a program that has ended"
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, strings.TrimSpace(string(b)))
+}
+
+func processes(root string) []string {
+	list, err := os.ReadDir(root)
+	if err != nil {
+		return nil
+	}
+	var pids []string
+	for _, e := range list {
+		if _, err := strconv.Atoi(e.Name()); err == nil {
+			pids = append(pids, e.Name())
+		}
+	}
+	return pids
+}
+
+// socketAt returns inode and user of the socket in one of /proc/net's tables that
+// listens on addr, or on every address; the tables of IPv6 (network + "6") hold those
+// that listen for both.
+func socketAt(table string, addr netip.AddrPort) (inode, uid string) {
+	for _, path := range []string{table, table + "6"} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(text)) {
+			f := strings.Fields(line)
+			if len(f) < 10 {
+				continue
+			}
+			local, ok := parseEndpoint(f[1])
+			const listen, unconnected = "0A", "07"
+			if !ok || local.Port() != addr.Port() || f[3] != listen && f[3] != unconnected {
+				continue
+			}
+			if a := local.Addr().Unmap(); a == addr.Addr() || a.IsUnspecified() {
+				return f[9], f[7]
+			}
+		}
+	}
+	return "", ""
+}
+
+// parseEndpoint reads /proc/net's form of an address: 32-bit words in the machine's
+// order, in hexadecimal.
+func parseEndpoint(s string) (netip.AddrPort, bool) {
+	host, port, ok := strings.Cut(s, ":")
+	b, err := hex.DecodeString(host)
+	p, perr := strconv.ParseUint(port, 16, 16)
+	if !ok || err != nil || perr != nil || len(b)%4 != 0 {
+		return netip.AddrPort{}, false
+	}
+	for i := 0; i < len(b); i += 4 {
+		binary.BigEndian.PutUint32(b[i:], nativeUint32(b[i:]))
+	}
+	a, ok := netip.AddrFromSlice(b)
+	return netip.AddrPortFrom(a, uint16(p)), ok
+}
+
+func nativeUint32(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }
