@@ -27,7 +27,8 @@ func (d *deaf) Receive([]byte) (server.Datagram, error) {
 	<-d.closed
 	return server.Datagram{}, net.ErrClosed
 }
-func (d *deaf) Send([]byte) error { return nil }
+func (d *deaf) Route([]byte, netip.Addr) error { return nil }
+func (d *deaf) Send([]byte) error              { return nil }
 func (d *deaf) Close() error {
 	d.once.Do(func() { close(d.closed) })
 	return nil

@@ -177,7 +177,6 @@ func TestOnTheWire(t *testing.T) {
 		"a stranger rebinds":               message(t, stranger, dhcpv4.MessageTypeRequest, having(reserved)),
 		"another server is chosen":         message(t, known, dhcpv4.MessageTypeRequest, asking(reserved), choosing(netip.MustParseAddr("10.0.0.200"))),
 		"a request that names no address":  message(t, known, dhcpv4.MessageTypeRequest),
-		"a decline":                        message(t, known, dhcpv4.MessageTypeDecline, asking(reserved), choosing(gateway)),
 		"a release":                        message(t, known, dhcpv4.MessageTypeRelease, having(reserved), choosing(gateway)),
 		"a server's message":               message(t, known, dhcpv4.MessageTypeDiscover, func(m *dhcpv4.DHCPv4) { m.OpCode = dhcpv4.OpcodeBootReply }),
 		"a relayed message":                message(t, known, dhcpv4.MessageTypeDiscover, func(m *dhcpv4.DHCPv4) { m.GatewayIPAddr = reserved.AsSlice() }),
@@ -195,6 +194,13 @@ func TestOnTheWire(t *testing.T) {
 		}
 		r := exchange(t, s, message(t, known, dhcpv4.MessageTypeDiscover), testnet.Envelope{})
 		check(t, r, dhcpv4.MessageTypeOffer, known, reserved)
+	})
+	t.Run("a declined address is held down, but for who uses it", func(t *testing.T) {
+		silent(t, s, message(t, known, dhcpv4.MessageTypeDecline, asking(reserved), choosing(gateway)), testnet.Envelope{})
+		silent(t, s, message(t, known, dhcpv4.MessageTypeDiscover), testnet.Envelope{})
+		silent(t, s, message(t, known, dhcpv4.MessageTypeRequest, asking(reserved), choosing(gateway)), testnet.Envelope{})
+		r := exchange(t, s, message(t, known, dhcpv4.MessageTypeRequest, having(reserved)), toServer)
+		check(t, r, dhcpv4.MessageTypeAck, known, reserved)
 	})
 	t.Run("the log speaks dnsmasq's language", func(t *testing.T) {
 		for _, line := range []string{

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 )
 
 // ReserveAdmin makes, or changes, the administrator's reservation for a workload.
@@ -38,14 +39,55 @@ func checkAdmin(req AdminRequest) error {
 	if req.Hostname != "" && !validHostname(req.Hostname) {
 		return refused("host name %q: DNS labels of letters, digits and inner dashes, joined by dots, are accepted", req.Hostname)
 	}
+	if d := req.LeaseTime; d != nil {
+		if why := CheckLeaseTime(time.Duration(*d)); why != "" && *d != 0 {
+			return refused("lease time %s: %s", *d, why)
+		}
+	}
 	return nil
+}
+
+// Least and greatest lease time. The least is long enough for a client to renew at half
+// time without a storm; busybox udhcpc renews no more often than that either. The
+// greatest is that of option 51 (RFC 2132 section 9.2), whose all-ones value means for
+// ever.
+const (
+	MinLeaseTime = 10 * time.Second
+	MaxLeaseTime = (1<<32 - 2) * time.Second
+)
+
+// CheckLeaseTime says what is wrong with a lease time; empty if nothing.
+func CheckLeaseTime(d time.Duration) string {
+	switch {
+	case d < MinLeaseTime:
+		return fmt.Sprintf("at least %s is accepted", MinLeaseTime)
+	case d > MaxLeaseTime:
+		return fmt.Sprintf("at most %s is accepted: DHCP counts it in 32 bits", MaxLeaseTime)
+	case d%time.Second != 0:
+		return "whole seconds are wanted: DHCP counts in them"
+	}
+	return ""
+}
+
+// overrides returns r with what req says of its DHCP options and lease time.
+func (req AdminRequest) overrides(r Reservation) Reservation {
+	if req.ClearOptions {
+		r.Options = nil
+	}
+	for _, o := range req.Options {
+		r.Options = r.Options.With(o)
+	}
+	if req.LeaseTime != nil {
+		r.LeaseTime = *req.LeaseTime
+	}
+	return r
 }
 
 func (t *txn) reserveAdmin(req AdminRequest, g *Grant) error {
 	want := wish{addr: req.Addr, mac: req.MAC, hostname: req.Hostname}
 	row, err := t.ByWorkload(req.Workload)
 	if errors.Is(err, ErrNotFound) {
-		return t.place(Reservation{Workload: req.Workload, Admin: true, Since: t.now}, want, g)
+		return t.place(req.overrides(Reservation{Workload: req.Workload, Admin: true, Since: t.now}), want, g)
 	}
 	if err != nil {
 		return err
@@ -66,9 +108,10 @@ func (t *txn) reserveAdmin(req AdminRequest, g *Grant) error {
 		if err := t.vacate(row, false); err != nil {
 			return err
 		}
-		return t.place(Reservation{Workload: req.Workload, Admin: true, Since: t.now}, want, g)
+		kept := Reservation{Workload: req.Workload, Admin: true, Since: t.now, Options: row.Options, LeaseTime: row.LeaseTime}
+		return t.place(req.overrides(kept), want, g)
 	}
-	r := row
+	r := req.overrides(row)
 	if remac {
 		if err := t.checkMAC(req.MAC, req.Workload); err != nil {
 			return err

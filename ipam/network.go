@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/flatdhcp/flatdhcp/ipam/dhcpoption"
 )
 
 // Network is a network as last configured. It is kept in the store, so that the
@@ -112,7 +114,19 @@ type Bridge struct {
 	Addressing         string   `json:"addressing"`
 	MTU                int      `json:"mtu,omitempty"` // bytes; 0 = 1500
 	LeaseTime          Duration `json:"leaseTime"`     // DHCP option 51
-	DNS                DNS      `json:"dns,omitzero"`
+	// DHCPOptions come beside those the network's other keys make, or in their place.
+	DHCPOptions dhcpoption.Set `json:"dhcpOptions,omitempty"`
+	DHCP        DHCP           `json:"dhcp,omitzero"`
+	DNS         DNS            `json:"dns,omitzero"`
+}
+
+// DHCP is what the DHCP server does beyond the usual.
+type DHCP struct {
+	// Relays are the addresses (giaddr) of relay agents that may forward to it; none =
+	// relayed messages meet silence.
+	Relays []netip.Addr `json:"relays,omitempty"`
+	// RapidCommit: a client that asks for it is given its lease in two messages (RFC 4039).
+	RapidCommit bool `json:"rapidCommit,omitempty"`
 }
 
 // Open reports whether neighbours may reach the workload of r: the network's toggle,

@@ -1,6 +1,10 @@
 package ipam
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/flatdhcp/flatdhcp/ipam/dhcpoption"
+)
 
 // Request asks for a reservation. Its caller has settled who the workload is and
 // which wishes count (see design.md, "Who may ask for what").
@@ -52,6 +56,12 @@ type AdminRequest struct {
 	Addr     netip.Addr // may lie outside rangeStart..rangeEnd; zero = next free
 	MAC      MAC
 	Hostname string
+	// Options come to those the reservation has, in the place of the same number;
+	// ClearOptions gives those up first. LeaseTime is whole seconds; 0 means the network's
+	// again, nil leaves it as it is.
+	Options      dhcpoption.Set
+	ClearOptions bool
+	LeaseTime    *Duration
 }
 
 // Stats counts a network's addresses. Size is the sum of the others.

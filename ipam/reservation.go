@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/flatdhcp/flatdhcp/ipam/dhcpoption"
 )
 
 // Kinds of identity, in the order in which the first one known names a workload.
@@ -82,8 +84,13 @@ type Reservation struct {
 	AllowSameNetTraffic *bool `json:"allowSameNetTraffic,omitempty"`
 	// PreviousMAC is the MAC the address's last owner had, if it was another one:
 	// neighbours may still remember it, so the address must be announced.
-	PreviousMAC MAC       `json:"previousMAC,omitzero"`
-	Since       time.Time `json:"since"` // when the holder (or the administrator) reserved it
+	PreviousMAC MAC `json:"previousMAC,omitzero"`
+	// Options are DHCP options for this workload alone, in the place of the network's of
+	// the same number, and LeaseTime its lease time; 0 = the network's. Only the
+	// administrator sets them.
+	Options   dhcpoption.Set `json:"options,omitempty"`
+	LeaseTime Duration       `json:"leaseTime,omitempty"`
+	Since     time.Time      `json:"since"` // when the holder (or the administrator) reserved it
 }
 
 // HeldBy reports whether the attachment (containerID, ifName) holds r.

@@ -11,6 +11,7 @@ type Encoder struct {
 	numbers [4][4]byte // values of 54, 51, 58, 59
 	kind    [1]byte
 	text    []byte
+	routes  []byte
 	fixed   int // entries at the head of list that every lease or NAK must have
 	sent    codeSet
 	dropped []byte
@@ -28,16 +29,18 @@ func (e *Encoder) Append(dst []byte, r *Reply) []byte {
 	b := dst[start:]
 	b[0], b[1], b[2] = opReply, q.HType, q.HLen
 	binary.BigEndian.PutUint32(b[4:], q.XID)
-	binary.BigEndian.PutUint16(b[10:], q.Flags)
-	ci, yi, gi := r.CIAddr.As4(), r.YIAddr.As4(), q.GIAddr.As4()
+	binary.BigEndian.PutUint16(b[10:], r.Flags)
+	ci, yi, si, gi := r.CIAddr.As4(), r.YIAddr.As4(), r.SIAddr.As4(), q.GIAddr.As4()
 	copy(b[12:], ci[:])
 	copy(b[16:], yi[:])
+	copy(b[20:], si[:])
 	copy(b[24:], gi[:])
 	copy(b[28:44], q.CHAddr[:])
+	copy(b[fileOffset:cookieOffset], r.File)
 	copy(b[cookieOffset:], magicCookie[:])
 
 	e.collect(r)
-	dst = e.place(dst, start, r.Limit)
+	dst = e.place(dst, start, r)
 	for len(dst)-start < minReply {
 		dst = append(dst, optPad)
 	}
@@ -45,14 +48,14 @@ func (e *Encoder) Append(dst []byte, r *Reply) []byte {
 }
 
 // collect lists the options of r in the order in which they are sent: the message
-// type first (some embedded clients look nowhere else), what every lease has, then
+// type first (some embedded clients look nowhere else), what RFC 2131 demands, then
 // what the client asked for in its own order, the echoes last.
 func (e *Encoder) collect(r *Reply) {
 	q, s := r.query, r.scope
-	e.list, e.sent, e.dropped = e.list[:0], codeSet{}, e.dropped[:0]
+	e.list, e.sent, e.dropped, e.routes = e.list[:0], codeSet{}, e.dropped[:0], e.routes[:0]
 	e.kind[0] = byte(r.Type)
 	e.add(optMessageType, e.kind[:])
-	e.numbers[0] = s.ServerID.As4()
+	e.numbers[0] = r.ServerID.As4()
 	e.add(optServerID, e.numbers[0][:])
 	if r.Type == Nak {
 		e.text = append(e.text[:0], r.Reason...)
@@ -61,14 +64,16 @@ func (e *Encoder) collect(r *Reply) {
 		e.seconds(optLeaseTime, 1, r.Lease)
 		e.seconds(optRenewalTime, 2, r.T1)
 		e.seconds(optRebindTime, 3, r.T2)
-		// Sent without being asked for: busybox and old clients need the mask, and
-		// RFC 2132 section 3.3 wants it before the router.
+		// Demanded, as T1 and T2 are, by RFC 2131 section 4.3.1 because it is not what a
+		// host would take by default; RFC 2132 section 3.3 wants it before the router.
 		e.add(optSubnetMask, s.mask[:])
-		e.add(optBroadcast, s.broadcast[:])
+	}
+	if r.Rapid {
+		e.add(optRapidCommit, nil)
 	}
 	e.fixed = len(e.list)
 	if r.Type != Nak {
-		e.configured(r)
+		e.choose(r)
 	}
 	// RFC 6842: returned as it came if it came, and never otherwise.
 	if id, ok := q.long(optClientID); ok {
@@ -78,37 +83,6 @@ func (e *Encoder) collect(r *Reply) {
 	if info, ok := q.long(optRelayInfo); ok {
 		e.add(optRelayInfo, info)
 	}
-}
-
-// configured adds the network's and the reservation's own options: those in option
-// 55 in its order, or all of them for a client that sends none.
-func (e *Encoder) configured(r *Reply) {
-	e.text = append(e.text[:0], hostname(r.row)...)
-	asked, ok := r.query.long(optRequestList)
-	if !ok || len(asked) == 0 {
-		for i := range r.scope.options {
-			e.configuredOne(&r.scope.options[i])
-		}
-		return
-	}
-	for _, code := range asked {
-		if e.sent.has(code) {
-			continue
-		}
-		for i := range r.scope.options {
-			if o := &r.scope.options[i]; o.code == code {
-				e.configuredOne(o)
-			}
-		}
-	}
-}
-
-func (e *Encoder) configuredOne(o *option) {
-	if o.code == optHostname {
-		e.add(optHostname, e.text)
-		return
-	}
-	e.add(o.code, o.value)
 }
 
 func (e *Encoder) seconds(code byte, slot int, v uint32) {
@@ -124,24 +98,24 @@ func (e *Encoder) add(code byte, value []byte) {
 }
 
 // place writes the collected options behind the header at start. If they are too
-// many for limit they continue in file, then in sname (option 52); the headers use
-// neither. What fits nowhere is left out and noted: an option is never truncated.
-func (e *Encoder) place(dst []byte, start, limit int) []byte {
+// many for its limit they continue in file, unless a boot file's name is there, then in
+// sname (option 52). What fits nowhere is left out and noted: an option is never truncated.
+func (e *Encoder) place(dst []byte, start int, r *Reply) []byte {
 	total := 0
 	for _, o := range e.list {
 		total += wireLen(o)
 	}
-	room := limit - optionsOffset - 1 // 1 for END
+	room := r.Limit - optionsOffset - 1 // 1 for END
 	if total <= room {
 		for _, o := range e.list {
 			dst = appendOption(dst, o)
 		}
 		return append(dst, optEnd)
 	}
-	return append(e.overload(dst, start, room), optEnd)
+	return append(e.overload(dst, start, room, len(r.File) > 0), optEnd)
 }
 
-func (e *Encoder) overload(dst []byte, start, room int) []byte {
+func (e *Encoder) overload(dst []byte, start, room int, fileTaken bool) []byte {
 	var last option // option 82 stays the last one of the options field
 	list := e.list
 	if o := list[len(list)-1]; o.code == optRelayInfo {
@@ -174,7 +148,7 @@ func (e *Encoder) overload(dst []byte, start, room int) []byte {
 		case n <= room:
 			dst = appendOption(dst, o)
 			room -= n
-		case n < cap(file)-len(file):
+		case !fileTaken && n < cap(file)-len(file):
 			file, used = appendOption(file, o), used|1
 		case n < cap(sname)-len(sname):
 			sname, used = appendOption(sname, o), used|2

@@ -184,7 +184,15 @@ func TestOptionsOfTheNetwork(t *testing.T) {
 			"172.16.128.0/17": {"ffff8000", "ac10ffff"},
 		} {
 			s := testScope(t, func(n *ipam.Network) { _ = n.Pool.Subnet.UnmarshalText([]byte(prefix)) })
-			if got := [2]string{fmt.Sprintf("%x", s.mask), fmt.Sprintf("%x", s.broadcast)}; got != want {
+			row := testRow()
+			row.Addr = s.Subnet.Addr().Next().Next()
+			r, v := Respond(query(t, client(t, dhcpv4.MessageTypeDiscover).ToBytes(), broadcastIP), s, row)
+			if v != Answer {
+				t.Fatal(v)
+			}
+			m := decode(t, new(Encoder).Append(nil, &r))
+			got := [2]string{fmt.Sprintf("%x", m.Options.Get(dhcpv4.OptionSubnetMask)), fmt.Sprintf("%x", m.Options.Get(dhcpv4.OptionBroadcastAddress))}
+			if got != want {
 				t.Errorf("%s: %v, want %v", prefix, got, want)
 			}
 		}
@@ -258,7 +266,7 @@ func TestSize(t *testing.T) {
 			if err := again.Parse(b); err != nil {
 				t.Fatal(err)
 			}
-			for _, code := range []byte{optMessageType, optServerID, optLeaseTime, optRenewalTime, optRebindTime, optSubnetMask, optBroadcast} {
+			for _, code := range []byte{optMessageType, optServerID, optLeaseTime, optRenewalTime, optRebindTime, optSubnetMask} {
 				if _, ok := again.option(code, 1); !ok {
 					t.Errorf("option %d is missing", code)
 				}

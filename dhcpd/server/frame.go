@@ -46,7 +46,11 @@ func putHeaders(frame []byte, srcMAC ipam.MAC, src netip.Addr, to Delivery) {
 
 	udp := ip[ipv4Len:]
 	binary.BigEndian.PutUint16(udp[0:], serverPort)
-	binary.BigEndian.PutUint16(udp[2:], clientPort)
+	port := uint16(clientPort)
+	if to.Relay {
+		port = serverPort
+	}
+	binary.BigEndian.PutUint16(udp[2:], port)
 	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
 	// The pseudo header of RFC 768: addresses, protocol and length.
 	check := fold(sum(sum(uint64(protocolUDP)+uint64(len(udp)), ip[12:20]), udp))

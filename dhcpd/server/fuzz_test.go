@@ -178,7 +178,7 @@ func checkReply(t testing.TB, q *Query, s *Scope, r *Reply, v Verdict) {
 	leased := seen.has(optLeaseTime)
 	switch r.Type {
 	case Nak:
-		if leased || r.YIAddr != zeroIP || r.CIAddr != zeroIP || r.To != (Delivery{broadcastMAC, broadcastIP}) {
+		if leased || r.YIAddr != zeroIP || r.CIAddr != zeroIP || r.To != (Delivery{MAC: broadcastMAC, IP: broadcastIP}) {
 			t.Errorf("bad NAK: %+v", decide(*r, v))
 		}
 	case Offer, Ack:

@@ -37,9 +37,14 @@ const (
 	optRenewalTime  = 58
 	optRebindTime   = 59
 	optVendorClass  = 60
+	optBootServer   = 66
+	optBootFile     = 67
+	optRapidCommit  = 80
 	optClientID     = 61
 	optRelayInfo    = 82
 	optDomainSearch = 119
+	optRoutes       = 121 // RFC 3442
+	optRoutesMS     = 249 // the same under Microsoft's number
 	optEnd          = 255
 )
 
@@ -241,6 +246,23 @@ func (m *Message) Type() MessageType {
 // MAC returns the client's hardware address, its whole identity here: one machine
 // shows up with several client identifiers (PXE ROM, iPXE, operating system).
 func (m *Message) MAC() ipam.MAC { return ipam.MAC(m.CHAddr[:6]) }
+
+// agentAddr returns an address that a relay agent put into option 82 (RFC 3046) as the
+// given sub-option.
+func (m *Message) agentAddr(sub byte) (netip.Addr, bool) {
+	v, _ := m.long(optRelayInfo)
+	for len(v) >= 2 {
+		n := int(v[1])
+		if len(v) < 2+n {
+			break
+		}
+		if v[0] == sub && n == 4 {
+			return netip.AddrFrom4([4]byte(v[2:6])), true
+		}
+		v = v[2+n:]
+	}
+	return netip.Addr{}, false
+}
 
 // RequestedIP returns option 50.
 func (m *Message) RequestedIP() (netip.Addr, bool) { return m.addr(optRequestedIP) }

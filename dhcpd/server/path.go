@@ -60,11 +60,12 @@ func (p *path) handle(buf []byte, d Datagram, c *snapshot.Copy, how freshness) o
 		p.refuse(err)
 		return handled
 	}
-	q.To = d.To
+	q.To, q.From = d.To, d.From
 	if !p.prepare(c) {
 		return handled
 	}
 	row := c.ByMAC(q.MAC())
+	q.Held = row != nil && p.holds.held(q.MAC(), p.now())
 	r, v := Respond(q, p.scope, row)
 	refused := v == Answer && r.Type == Nak
 	switch {
@@ -76,6 +77,8 @@ func (p *path) handle(buf []byte, d Datagram, c *snapshot.Copy, how freshness) o
 		// Granting goes on from what was last read, but to take an address from a
 		// client needs certainty. It asks again.
 		v = Unsure
+	case v == Declined:
+		p.holds.decline(q.MAC(), p.now())
 	}
 	if v != Answer {
 		p.silent(v, row)
@@ -147,7 +150,13 @@ func (p *path) announce(r *Reply) {
 
 func (p *path) send(to Delivery) {
 	putHeaders(p.frame, p.binding.MAC, p.scope.ServerID, to)
-	if err := p.transport.Send(p.frame); err != nil {
+	var err error
+	if to.Relay {
+		err = p.transport.Route(p.frame[ethernetLen:], to.IP)
+	} else {
+		err = p.transport.Send(p.frame)
+	}
+	if err != nil {
 		p.Counters.SendFails.Add(1)
 		if !errors.Is(err, net.ErrClosed) {
 			p.complain(fmt.Sprintf("sending on %s: %v", p.scope.Bridge, err))
@@ -173,7 +182,7 @@ func (p *path) silent(v Verdict, row *ipam.Reservation) {
 	switch v {
 	case Declined:
 		level = slog.LevelWarn
-	case OtherServer, NoRequest, Relayed, BadHardware, OtherType, BOOTP, Malformed:
+	case OtherServer, NoRequest, Relayed, OtherLink, BadHardware, OtherType, BOOTP, Malformed:
 		// A client of another server on the segment is none of our business.
 		level = slog.LevelDebug
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/binary"
 	"net/netip"
+	"time"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
 )
@@ -31,12 +32,25 @@ type Query struct {
 	// To is the datagram's IP destination: what tells a renewing client (unicast to
 	// us) from a rebinding one (RFC 2131 section 4.3.2, table 4).
 	To netip.Addr
+	// From is the Ethernet source; zero = unknown. A relay's own for what it relays.
+	From ipam.MAC
+	// Held says that the client declined its address a moment ago: it is not to be
+	// given again yet.
+	Held bool
 }
 
-// Delivery says where on the bridge a reply goes, always from port 67 to port 68.
+// forged reports whether another station than the client sent q. Only what would harm
+// the client is held against it: some clients' other messages come so.
+func (q *Query) forged() bool {
+	return q.From != ipam.MAC{} && q.From != q.MAC() && q.GIAddr == zeroIP
+}
+
+// Delivery says where a reply goes, always from port 67: to port 68 of a station on the
+// bridge, or to port 67 of a relay agent, to which the kernel knows the way.
 type Delivery struct {
-	MAC ipam.MAC
-	IP  netip.Addr
+	MAC   ipam.MAC
+	IP    netip.Addr
+	Relay bool
 }
 
 // Reply is a decided answer. It refers to the query, the scope and the reservation
@@ -52,7 +66,13 @@ type Reply struct {
 	Reason string
 	// Limit is the greatest size of the message, in bytes.
 	Limit int
-	To    Delivery
+	// ServerID is option 54. SIAddr and File are the next server and the boot file of
+	// a client that boots from the network.
+	ServerID, SIAddr netip.Addr
+	File             []byte
+	Flags            uint16
+	Rapid            bool // option 80 goes back
+	To               Delivery
 	// Also is a second copy of a NAK to a renewing client: half of the common
 	// clients listen only to unicast then, the others only to broadcast. The copy
 	// has the same xid, so a client that took one ignores the other. Zero = none.
@@ -80,6 +100,9 @@ const (
 	ForeignAddress         // concerns an address that is not the client's
 	Declined               // the client found its address in use
 	Released               // the client is done with its address; the row stays
+	OtherLink              // relayed from a link that is not this network's
+	HeldDown               // the client's address was declined a moment ago
+	Forged                 // a DECLINE or RELEASE that another station sent in the client's name
 	Unsure                 // would be refused, but the store cannot be read (Server only)
 	verdicts               // how many there are
 )
@@ -111,6 +134,12 @@ func (v Verdict) Label() string {
 		return "declined"
 	case Released:
 		return "released"
+	case OtherLink:
+		return "other_link"
+	case HeldDown:
+		return "held_down"
+	case Forged:
+		return "forged"
 	case Unsure:
 		return "store_unreadable"
 	default:
@@ -146,6 +175,12 @@ func (v Verdict) String() string {
 		return "declined"
 	case Released:
 		return "released"
+	case OtherLink:
+		return "ignored: relayed from another network"
+	case HeldDown:
+		return "ignored: the address was declined a moment ago"
+	case Forged:
+		return "ignored: another station sent it"
 	case Unsure:
 		return "ignored: not what was reserved when the store could last be read"
 	default:
@@ -160,7 +195,7 @@ func (v Verdict) String() string {
 // The rows are those of RFC 2131 sections 4.1 to 4.4 for a server that has one
 // fixed address for each client it knows and none for any other.
 func Respond(q *Query, s *Scope, row *ipam.Reservation) (Reply, Verdict) {
-	if v := screen(q); v != Answer {
+	if v := screen(q, s); v != Answer {
 		return Reply{}, v
 	}
 	// Silence for strangers, whatever they send and even if they name us: another
@@ -168,11 +203,23 @@ func Respond(q *Query, s *Scope, row *ipam.Reservation) (Reply, Verdict) {
 	if row == nil || !s.Subnet.Contains(row.Addr) {
 		return Reply{}, Unknown
 	}
-	r := Reply{YIAddr: zeroIP, CIAddr: zeroIP, Limit: limit(q, s), query: q, scope: s, row: row}
+	r := Reply{
+		YIAddr: zeroIP, CIAddr: zeroIP, SIAddr: zeroIP, Limit: limit(q, s), Flags: q.Flags, ServerID: serverID(q, s),
+		query: q, scope: s, row: row,
+	}
 	switch q.Type() {
 	case Discover:
+		if q.Held {
+			return Reply{}, HeldDown
+		}
 		// Another address than the one asked for (option 50) may be offered: section
 		// 4.3.1. A ciaddr here is a client's mistake and counts for nothing.
+		if _, asked := q.option(optRapidCommit, 0); asked && s.rapidCommit {
+			// RFC 4039 section 3.1. Nothing is at stake: the address is the client's anyway.
+			r.grant(Ack)
+			r.Rapid = true
+			return r, Answer
+		}
 		r.grant(Offer)
 		return r, Answer
 	case Request:
@@ -187,18 +234,24 @@ func Respond(q *Query, s *Scope, row *ipam.Reservation) (Reply, Verdict) {
 			return Reply{}, ForeignAddress
 		}
 		r.Type, r.CIAddr = Ack, q.CIAddr
-		r.To = Delivery{q.MAC(), q.CIAddr}
+		r.boot()
+		r.deliver(Delivery{MAC: q.MAC(), IP: q.CIAddr})
 		return r, Answer
 	case Decline:
-		id, ok := q.ServerID()
-		if !ok || !s.isLocal(id) {
+		if id, ok := q.ServerID(); !ok || !r.isUs(id) {
 			return Reply{}, OtherServer
 		}
 		if ip, ok := q.RequestedIP(); !ok || ip != row.Addr {
 			return Reply{}, ForeignAddress
 		}
+		if q.forged() {
+			return Reply{}, Forged
+		}
 		return Reply{}, Declined
 	case Release:
+		if q.forged() {
+			return Reply{}, Forged
+		}
 		// The reservation is the CNI's to free, not the client's.
 		return Reply{}, Released
 	default:
@@ -207,17 +260,19 @@ func Respond(q *Query, s *Scope, row *ipam.Reservation) (Reply, Verdict) {
 }
 
 // screen finds what is no client's request on this bridge.
-func screen(q *Query) Verdict {
+func screen(q *Query, s *Scope) Verdict {
 	mac := q.MAC()
 	switch {
 	case q.Op != opRequest:
 		return NoRequest
 	case q.HType != htypeEthernet || int(q.HLen) != len(mac) || mac.IsZero() || mac.IsMulticast():
 		return BadHardware
-	case q.GIAddr != zeroIP:
+	case q.GIAddr != zeroIP && !s.relays(q.GIAddr):
 		// On a bridge of one node a relayed message is a mistake or an attempt to
 		// have our replies hit somebody else.
 		return Relayed
+	case q.GIAddr != zeroIP && !s.Subnet.Contains(linkOf(q)):
+		return OtherLink
 	}
 	switch t := q.Type(); t {
 	case 0:
@@ -234,11 +289,13 @@ func screen(q *Query) Verdict {
 func (r *Reply) request() Verdict {
 	q, s := r.query, r.scope
 	id, selecting := q.ServerID()
-	if selecting && !s.isLocal(id) {
+	if selecting && !r.isUs(id) {
 		return OtherServer
 	}
 	ip, requested := q.RequestedIP()
 	switch {
+	case requested && ip == r.row.Addr && q.Held:
+		return HeldDown
 	case requested && selecting: // SELECTING
 		if ip != r.row.Addr {
 			r.refuse(ip, "address not available")
@@ -257,11 +314,11 @@ func (r *Reply) request() Verdict {
 		r.grant(Ack)
 		r.CIAddr = q.CIAddr
 		// The client has its address: section 4.1 sends to it, broadcast flag or not.
-		r.To = Delivery{q.MAC(), q.CIAddr}
+		r.deliver(Delivery{MAC: q.MAC(), IP: q.CIAddr})
 	default:
 		r.refuse(q.CIAddr, "wrong address")
-		if s.isLocal(q.To) && usable(q.CIAddr) && !s.isLocal(q.CIAddr) {
-			r.Also = Delivery{q.MAC(), q.CIAddr}
+		if q.GIAddr == zeroIP && s.isLocal(q.To) && usable(q.CIAddr) && !s.isLocal(q.CIAddr) {
+			r.Also = Delivery{MAC: q.MAC(), IP: q.CIAddr}
 		}
 	}
 	return Answer
@@ -272,23 +329,85 @@ func (r *Reply) request() Verdict {
 func (r *Reply) grant(t MessageType) {
 	r.Type, r.YIAddr = t, r.row.Addr
 	r.Lease = r.scope.LeaseTime
+	if d := r.row.LeaseTime; d != 0 {
+		r.Lease = leaseSeconds(time.Duration(d))
+	}
 	if r.Lease != infinite {
+		// RFC 2131 section 4.4.5, less up to an eighth.
 		r.T1, r.T2 = r.Lease/2, uint32(uint64(r.Lease)*7/8)
+		r.T1 -= jitter(r.row.MAC, r.T1/8)
+		r.T2 -= jitter(r.row.MAC, r.T2/8)
 	}
-	r.To = Delivery{r.query.MAC(), r.row.Addr}
+	r.boot()
+	to := Delivery{MAC: r.query.MAC(), IP: r.row.Addr}
 	if r.query.Flags&flagBroadcast != 0 {
-		r.To = Delivery{broadcastMAC, broadcastIP}
+		to = Delivery{MAC: broadcastMAC, IP: broadcastIP}
 	}
+	r.deliver(to)
+}
+
+// deliver sets where r goes: to unless the query was relayed, which sends all replies
+// back by the relay (RFC 2131 section 4.1).
+func (r *Reply) deliver(to Delivery) {
+	if gi := r.query.GIAddr; gi != zeroIP {
+		to = Delivery{IP: gi, Relay: true}
+	}
+	r.To = to
+}
+
+// isUs reports whether a is an identifier by which a client may mean this server.
+func (r *Reply) isUs(a netip.Addr) bool { return a == r.ServerID || r.scope.isLocal(a) }
+
+// Sub-options of option 82 that decide what is answered.
+const (
+	agentLink     = 5  // RFC 3527: the client's link, where giaddr is not on it
+	agentServerID = 11 // RFC 5107: what is to be option 54
+)
+
+// serverID returns what option 54 is to be: our own address, unless a relay wants
+// renewals to come through it.
+func serverID(q *Query, s *Scope) netip.Addr {
+	if q.GIAddr != zeroIP {
+		if id, ok := q.agentAddr(agentServerID); ok && usable(id) {
+			return id
+		}
+	}
+	return s.ServerID
+}
+
+// linkOf returns an address of the link that a relayed client is on.
+func linkOf(q *Query) netip.Addr {
+	if a, ok := q.agentAddr(agentLink); ok {
+		return a
+	}
+	return q.GIAddr
+}
+
+// jitter returns a number from 0 to limit that is always the same for a MAC, so that
+// workloads which booted together do not renew together for ever.
+func jitter(mac ipam.MAC, limit uint32) uint32 {
+	h := uint32(2166136261) // FNV-1a, and the finalizer of MurmurHash3: MACs come in rows
+	for _, b := range mac {
+		h = (h ^ uint32(b)) * 16777619
+	}
+	h = (h ^ h>>16) * 0x85ebca6b
+	h = (h ^ h>>13) * 0xc2b2ae35
+	h ^= h >> 16
+	return uint32((uint64(limit) + 1) * uint64(h) >> 32)
 }
 
 // refuse makes r a NAK, which is broadcast in every case (RFC 2131 section 4.1): the
-// client must hear it although its address is wrong.
+// client must hear it although its address is wrong. A relay is told by the flag to
+// do the same.
 func (r *Reply) refuse(asked netip.Addr, reason string) {
 	if !r.scope.Subnet.Contains(asked) {
 		reason = "wrong network"
 	}
 	r.Type, r.Reason = Nak, reason
-	r.To = Delivery{broadcastMAC, broadcastIP}
+	if r.query.GIAddr != zeroIP {
+		r.Flags |= flagBroadcast
+	}
+	r.deliver(Delivery{MAC: broadcastMAC, IP: broadcastIP})
 }
 
 // usable reports whether a can be one machine's address.

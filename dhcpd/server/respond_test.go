@@ -121,7 +121,7 @@ var addrEqual = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 // TestRespond walks the table of message and client state against reply. The
 // numbers are that table's rows.
 func TestRespond(t *testing.T) {
-	unicast, toAll := Delivery{known, reserved}, Delivery{broadcastMAC, broadcastIP}
+	unicast, toAll := Delivery{MAC: known, IP: reserved}, Delivery{MAC: broadcastMAC, IP: broadcastIP}
 	offer := decision{Type: Offer, YI: "10.0.0.2", CI: "0.0.0.0", To: unicast, Lease: 120}
 	ack := decision{Type: Ack, YI: "10.0.0.2", CI: "0.0.0.0", To: unicast, Lease: 120}
 	renewed := decision{Type: Ack, YI: "10.0.0.2", CI: "10.0.0.2", To: unicast, Lease: 120}
@@ -129,7 +129,7 @@ func TestRespond(t *testing.T) {
 		return decision{Type: Nak, YI: "0.0.0.0", CI: "0.0.0.0", Reason: reason, To: toAll}
 	}
 	broadcasted := func(d decision) decision { d.To = toAll; return d }
-	also := func(d decision, to netip.Addr) decision { d.Also = Delivery{known, to}; return d }
+	also := func(d decision, to netip.Addr) decision { d.Also = Delivery{MAC: known, IP: to}; return d }
 	silent := func(v Verdict) decision { return decision{Verdict: v} }
 	type mods = []dhcpv4.Modifier
 	const (
@@ -194,12 +194,15 @@ func TestRespond(t *testing.T) {
 		{"13 decline without server identifier", dhcpv4.MessageTypeDecline, mods{option4(50, reserved)}, broadcastIP, silent(OtherServer)},
 		{"13 decline without address", dhcpv4.MessageTypeDecline, mods{option4(54, gateway)}, broadcastIP, silent(ForeignAddress)},
 		{"13 decline of another's address", dhcpv4.MessageTypeDecline, mods{option4(54, gateway), option4(50, taken)}, broadcastIP, silent(ForeignAddress)},
+		{"13 decline without our identifier", dhcpv4.MessageTypeDecline, mods{option4(50, reserved), option4(54, foreign)}, broadcastIP, silent(OtherServer)},
 		{"14 release", dhcpv4.MessageTypeRelease, mods{option4(54, gateway), ciaddr(reserved)}, gateway, silent(Released)},
 		{"15 inform", dhcpv4.MessageTypeInform, mods{ciaddr(reserved)}, broadcastIP,
 			decision{Type: Ack, YI: "0.0.0.0", CI: "10.0.0.2", To: unicast}},
 		{"15 inform of another address", dhcpv4.MessageTypeInform, mods{ciaddr(taken)}, broadcastIP, silent(ForeignAddress)},
 		{"15 inform without address", dhcpv4.MessageTypeInform, nil, broadcastIP, silent(ForeignAddress)},
 		{"15 inform of a stranger", dhcpv4.MessageTypeInform, mods{from(stranger), ciaddr(reserved)}, broadcastIP, silent(Unknown)},
+		{"15 inform with broadcast flag: ciaddr wins", dhcpv4.MessageTypeInform, mods{bcast, ciaddr(reserved)}, gateway,
+			decision{Type: Ack, YI: "0.0.0.0", CI: "10.0.0.2", To: unicast}},
 		{"16 relayed", discover, mods{giaddr(taken)}, broadcastIP, silent(Relayed)},
 		{"16 relayed by ourselves", discover, mods{giaddr(gateway)}, broadcastIP, silent(Relayed)},
 		{"18 BOOTP", 0, nil, broadcastIP, silent(BOOTP)},
@@ -248,30 +251,61 @@ func TestRespondWithMovedReservation(t *testing.T) {
 
 func TestLeaseTimes(t *testing.T) {
 	for _, tc := range []struct {
-		lease         time.Duration
-		want, t1, t2  uint32
-		wantRenewOpts bool
+		lease, own   time.Duration // the network's, the reservation's
+		want, t1, t2 uint32        // T1 and T2 are the greatest there may be; 0 = none
 	}{
-		{2 * time.Minute, 120, 60, 105, true},
-		{time.Hour, 3600, 1800, 3150, true},
-		{999 * 24 * time.Hour, 86313600, 43156800, 75524400, true},
-		{200 * 365 * 24 * time.Hour, infinite, 0, 0, false},
-		{0, 3600, 1800, 3150, true}, // a record without it: the default
+		{2 * time.Minute, 0, 120, 60, 105},
+		{time.Hour, 0, 3600, 1800, 3150},
+		{999 * 24 * time.Hour, 0, 86313600, 43156800, 75524400},
+		{200 * 365 * 24 * time.Hour, 0, infinite, 0, 0},
+		{0, 0, 3600, 1800, 3150}, // a record without it: the default
+		{time.Hour, 12 * time.Hour, 43200, 21600, 37800},
+		{10 * time.Second, 0, 10, 5, 8},
 	} {
-		t.Run(tc.lease.String(), func(t *testing.T) {
+		t.Run(tc.lease.String()+" "+tc.own.String(), func(t *testing.T) {
 			s := testScope(t, func(n *ipam.Network) { n.Bridge.LeaseTime = ipam.Duration(tc.lease) })
-			r, v := Respond(query(t, client(t, dhcpv4.MessageTypeDiscover).ToBytes(), broadcastIP), s, testRow())
-			if v != Answer || r.Lease != tc.want || r.T1 != tc.t1 || r.T2 != tc.t2 {
-				t.Fatalf("lease %d, T1 %d, T2 %d, want %d, %d, %d", r.Lease, r.T1, r.T2, tc.want, tc.t1, tc.t2)
+			row := testRow()
+			row.LeaseTime = ipam.Duration(tc.own)
+			r, v := Respond(query(t, client(t, dhcpv4.MessageTypeDiscover).ToBytes(), broadcastIP), s, row)
+			if v != Answer || r.Lease != tc.want {
+				t.Fatalf("lease %d, want %d", r.Lease, tc.want)
+			}
+			if r.T1 > tc.t1 || r.T1 < tc.t1-tc.t1/8 || r.T2 > tc.t2 || r.T2 < tc.t2-tc.t2/8 || tc.t1 > 0 && r.T1 >= r.T2 {
+				t.Errorf("T1 %d and T2 %d, want at most %d and %d, and no more than an eighth less", r.T1, r.T2, tc.t1, tc.t2)
 			}
 			m := decode(t, new(Encoder).Append(nil, &r))
 			if b := m.Options.Get(dhcpv4.OptionIPAddressLeaseTime); binary.BigEndian.Uint32(b) != tc.want {
 				t.Errorf("option 51 is %x", b)
 			}
-			if m.Options.Has(dhcpv4.OptionRenewTimeValue) != tc.wantRenewOpts || m.Options.Has(dhcpv4.OptionRebindingTimeValue) != tc.wantRenewOpts {
-				t.Errorf("options 58 and 59 are wrong for an endless lease: %v", m.Options)
+			if has := tc.t1 > 0; m.Options.Has(dhcpv4.OptionRenewTimeValue) != has || m.Options.Has(dhcpv4.OptionRebindingTimeValue) != has {
+				t.Errorf("options 58 and 59 are wrong: %v", m.Options)
 			}
 		})
+	}
+}
+
+// Workloads that boot together, whose MACs come in a row, do not renew together: over
+// the eighth that there is they spread evenly, each always at the same place.
+func TestRenewalsAreSpread(t *testing.T) {
+	const clients, places = 1000, 10
+	s := testScope(t, func(n *ipam.Network) { n.Bridge.LeaseTime = ipam.Duration(time.Hour) })
+	var t1, t2 [places]int
+	for i := range clients {
+		row := testRow()
+		row.MAC = ipam.MAC{0xfa, 0x16, 0x3e, 0, byte(i >> 8), byte(i)}
+		q := query(t, client(t, dhcpv4.MessageTypeDiscover, from(row.MAC)).ToBytes(), broadcastIP)
+		r, v := Respond(q, s, row)
+		again, _ := Respond(q, s, row)
+		if v != Answer || r.T1 != again.T1 || r.T2 != again.T2 {
+			t.Fatalf("%v: T1 %d and %d, T2 %d and %d", v, r.T1, again.T1, r.T2, again.T2)
+		}
+		t1[(1800-r.T1)*places/226]++
+		t2[(3150-r.T2)*places/394]++
+	}
+	for _, n := range append(t1[:], t2[:]...) {
+		if n < clients/places/2 || n > clients/places*2 {
+			t.Fatalf("%d clients renew, and rebind, by tenths of the time: %v, %v", clients, t1, t2)
+		}
 	}
 }
 

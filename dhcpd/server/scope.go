@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
+	"github.com/flatdhcp/flatdhcp/ipam/dhcpoption"
 )
 
 const (
@@ -34,8 +35,11 @@ type Scope struct {
 	LeaseTime uint32 // seconds; infinite = 0xffffffff
 	MTU       int
 
-	mask, broadcast [4]byte
-	options         []option // in the order for clients that send no option 55
+	mask        [4]byte
+	options     []option   // in the order for clients that send no option 55
+	at          [256]uint8 // by code: 1 + the index into options; 0 = none
+	allowed     []netip.Addr
+	rapidCommit bool
 }
 
 // NewScope returns the scope of network n on bridge b.
@@ -49,39 +53,42 @@ func NewScope(n *ipam.Network, b Binding) (*Scope, error) {
 		return nil, fmt.Errorf("network %s serves no DHCP: subnet %s with gateway %s is not IPv4", n.Name, p.Subnet, p.Gateway)
 	}
 	s := &Scope{
-		Network:   n.Name,
-		Bridge:    b.Bridge,
-		ServerID:  p.Gateway,
-		Local:     slices.Clone(b.Addrs),
-		Subnet:    p.Subnet.Masked(),
-		LeaseTime: leaseSeconds(time.Duration(n.Bridge.LeaseTime)),
-		MTU:       n.Bridge.MTU,
+		Network:     n.Name,
+		Bridge:      b.Bridge,
+		ServerID:    p.Gateway,
+		Local:       slices.Clone(b.Addrs),
+		Subnet:      p.Subnet.Masked(),
+		LeaseTime:   leaseSeconds(time.Duration(n.Bridge.LeaseTime)),
+		MTU:         n.Bridge.MTU,
+		allowed:     slices.Clone(n.Bridge.DHCP.Relays),
+		rapidCommit: n.Bridge.DHCP.RapidCommit,
 	}
 	if s.MTU == 0 {
 		s.MTU = defaultMTU
 	}
-	mask := ^uint32(0) << (32 - s.Subnet.Bits())
-	base := s.Subnet.Addr().As4()
-	binary.BigEndian.PutUint32(s.mask[:], mask)
-	binary.BigEndian.PutUint32(s.broadcast[:], binary.BigEndian.Uint32(base[:])|^mask)
-	s.options = networkOptions(n, b, s.MTU)
+	binary.BigEndian.PutUint32(s.mask[:], ^uint32(0)<<(32-s.Subnet.Bits()))
+	s.options = merged(networkOptions(n, b, s), n.Bridge.DHCPOptions)
+	for i, o := range s.options {
+		s.at[o.code] = uint8(i + 1)
+	}
 	return s, nil
 }
 
-// networkOptions lists what the network has to say beyond what every lease carries.
-func networkOptions(n *ipam.Network, b Binding, mtu int) []option {
+// networkOptions lists what the network's own keys have to say beyond what every lease
+// carries.
+func networkOptions(n *ipam.Network, b Binding, s *Scope) []option {
 	var list []option
 	add := func(code byte, value []byte) {
 		if len(value) > 0 {
 			list = append(list, option{code, value})
 		}
 	}
+	var broadcast [4]byte
+	base := s.Subnet.Addr().As4()
+	binary.BigEndian.PutUint32(broadcast[:], binary.BigEndian.Uint32(base[:])|^binary.BigEndian.Uint32(s.mask[:]))
+	add(optBroadcast, broadcast[:])
+	add(optRouter, router(n))
 	dns := n.Bridge.DNS
-	// nil means "unless the container has a default route", which a client that
-	// asks by DHCP has not told; only an explicit false withholds the router.
-	if def := n.Bridge.IsDefaultGateway; def == nil || *def {
-		add(optRouter, n.Pool.Gateway.AsSlice())
-	}
 	nameservers := dns.Nameservers
 	if b.Nameservers != nil {
 		nameservers = b.Nameservers
@@ -91,18 +98,102 @@ func networkOptions(n *ipam.Network, b Binding, mtu int) []option {
 	if domain == "" {
 		domain = n.Pool.Domain
 	}
-	add(optDomain, []byte(domain))
+	add(optDomain, []byte(strings.TrimSuffix(domain, ".")))
 	// The reservation fills in the value; its place in the order is here.
 	list = append(list, option{code: optHostname})
-	add(optMTU, binary.BigEndian.AppendUint16(nil, uint16(min(mtu, 0xffff))))
+	add(optMTU, binary.BigEndian.AppendUint16(nil, uint16(min(s.MTU, 0xffff))))
 	add(optDomainSearch, searchList(dns.Search))
+	add(optRoutes, classless(n, b))
 	return list
+}
+
+// merged puts configured options in the place of those of the same number and adds the
+// rest: setting one never drops another. What is configured as empty is not sent.
+func merged(list []option, set dhcpoption.Set) []option {
+	for _, o := range set {
+		i := slices.IndexFunc(list, func(p option) bool { return p.code == o.Code })
+		switch {
+		case i < 0 && len(o.Value) > 0:
+			list = append(list, option{o.Code, o.Value})
+		case i >= 0 && len(o.Value) > 0:
+			list[i].value = o.Value
+		case i >= 0:
+			list = slices.Delete(list, i, i+1)
+		}
+	}
+	return list
+}
+
+// router returns option 3. An isDefaultGateway of nil means "unless the container has a
+// default route", which a client that asks by DHCP has not told; only an explicit false
+// withholds the router, unless the network's routes have a default one all the same.
+func router(n *ipam.Network) []byte {
+	if def := n.Bridge.IsDefaultGateway; def == nil || *def {
+		return n.Pool.Gateway.AsSlice()
+	}
+	for _, r := range n.Pool.Routes {
+		if r.Dst.Bits() == 0 && ordinary(r) {
+			return via(n, r).AsSlice()
+		}
+	}
+	return nil
+}
+
+// classless returns option 121 less the default route: the routes that containers get as
+// well, and the one to the metadata service, which is behind the gateway although its
+// address is one of the link's. It is empty if there is nothing but the default route to
+// tell, for which option 3 is enough and which some clients would take twice.
+func classless(n *ipam.Network, b Binding) []byte {
+	var list []byte
+	for _, r := range n.Pool.Routes {
+		if r.Dst.Bits() > 0 && ordinary(r) {
+			list = dhcpoption.AppendRoute(list, dhcpoption.Route{Dst: r.Dst, Via: via(n, r)})
+		}
+	}
+	if b.Metadata {
+		list = dhcpoption.AppendRoute(list, dhcpoption.Route{Dst: metadata, Via: n.Pool.Gateway})
+	}
+	return list
+}
+
+var metadata = netip.MustParsePrefix("169.254.169.254/32")
+
+// ordinary reports whether DHCP can tell of r: an IPv4 route of the main table.
+func ordinary(r ipam.Route) bool {
+	const main = 254
+	return r.Dst.Addr().Is4() && (r.Table == nil || *r.Table == main || *r.Table == 0)
+}
+
+// via returns r's router; 0.0.0.0 means that r's destination is on the link.
+func via(n *ipam.Network, r ipam.Route) netip.Addr {
+	const link = 253
+	switch {
+	case r.GW.Is4():
+		return r.GW
+	case r.Scope != nil && *r.Scope == link:
+		return zeroIP
+	default:
+		return n.Pool.Gateway
+	}
 }
 
 // isLocal reports whether a is an address of this node on the bridge. RFC 2131
 // section 4.1: a server must accept any of its addresses as its identifier.
 func (s *Scope) isLocal(a netip.Addr) bool {
 	return a == s.ServerID || slices.Contains(s.Local, a)
+}
+
+// relays reports whether a is a relay agent's address that is allowed. Our own never is.
+func (s *Scope) relays(a netip.Addr) bool {
+	return slices.Contains(s.allowed, a) && !s.isLocal(a)
+}
+
+// configured returns the network's option of that number.
+func (s *Scope) configured(code byte) (option, bool) {
+	if i := s.at[code]; i > 0 {
+		return s.options[i-1], true
+	}
+	return option{}, false
 }
 
 // leaseSeconds rounds down to seconds within what option 51 can say.
@@ -125,25 +216,13 @@ func addresses(list []netip.Addr) []byte {
 	return b
 }
 
-// searchList returns domains as DNS labels (RFC 3397). Compression is allowed there
-// but not used: not every client can undo it. What is no domain name is left out.
+// searchList returns domains as option 119 has them. What is no domain name is left out.
 func searchList(domains []string) []byte {
 	var b []byte
 	for _, d := range domains {
-		b = append(b, domainName(d)...)
+		b = dhcpoption.AppendDomain(b, d)
 	}
 	return b
-}
-
-func domainName(d string) []byte {
-	var b []byte
-	for label := range strings.SplitSeq(strings.TrimSuffix(d, "."), ".") {
-		if label == "" || len(label) > 63 {
-			return nil
-		}
-		b = append(append(b, byte(len(label))), label...)
-	}
-	return append(b, 0)
 }
 
 // hostname returns the bare name a reservation gives its client, at most 63 bytes.

@@ -53,6 +53,8 @@ type Server struct {
 
 	known, unknown chan *lateQuery
 	events         chan event
+	holds          *holds
+	now            func() time.Time // of holds
 
 	free   sync.Pool
 	quiet  limiter // lines about silence for strangers: anybody can cause them
@@ -70,7 +72,7 @@ type lateQuery struct {
 // New returns a Server that uses transport, which is opened on b. Run closes it.
 func New(source Source, transport Transport, b Binding, log *slog.Logger) *Server {
 	s := &Server{
-		source: source, transport: transport, log: log, Counters: new(Counters), events: make(chan event, eventQueue),
+		source: source, transport: transport, log: log, Counters: new(Counters), events: make(chan event, eventQueue), holds: newHolds(), now: time.Now,
 		known: make(chan *lateQuery, lateQueue), unknown: make(chan *lateQuery, lateQueue),
 		quiet:  limiter{interval: time.Second / 5, burst: 20, now: time.Now},
 		news:   limiter{interval: time.Second / 5, burst: 20, now: time.Now},

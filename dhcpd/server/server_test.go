@@ -63,6 +63,10 @@ func (w *wire) Send(frame []byte) error {
 	return nil
 }
 
+func (w *wire) Route(packet []byte, _ netip.Addr) error {
+	return w.Send(append(make([]byte, ethernetLen), packet...))
+}
+
 func (w *wire) Close() error {
 	w.once.Do(func() { close(w.closed) })
 	return nil
@@ -478,5 +482,6 @@ func BenchmarkServer(b *testing.B) {
 type discard struct{}
 
 func (discard) Receive([]byte) (Datagram, error) { return Datagram{}, net.ErrClosed }
+func (discard) Route([]byte, netip.Addr) error   { return nil }
 func (discard) Send([]byte) error                { return nil }
 func (discard) Close() error                     { return nil }

@@ -30,6 +30,8 @@ type socket struct {
 	mu     sync.Mutex // guards what follows
 	link   unix.SockaddrLinklayer
 	fd     int
+	raw    int // IPv4, headers ours
+	next   unix.SockaddrInet4
 	closed bool
 }
 
@@ -48,8 +50,15 @@ func Open(b Binding) (Transport, error) {
 		_ = udp.Close()
 		return nil, fmt.Errorf("opening a packet socket for %s (is CAP_NET_RAW missing?): %w", b.Bridge, err)
 	}
+	// IPPROTO_RAW: headers are ours, and this one receives nothing either.
+	raw, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_RAW)
+	if err != nil {
+		_ = udp.Close()
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("opening a raw IPv4 socket for relay agents (is CAP_NET_RAW missing?): %w", err)
+	}
 	return &socket{
-		udp: udp, fd: fd, oob: make([]byte, 256),
+		udp: udp, fd: fd, raw: raw, oob: make([]byte, 256),
 		// The protocol is what bridge-family rules see as the frame's type.
 		link: unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_IP), Ifindex: b.Index, Halen: 6},
 	}, nil
@@ -139,6 +148,21 @@ func (s *socket) Send(frame []byte) error {
 	return os.NewSyscallError("sending a frame", unix.Sendto(s.fd, frame, 0, &s.link))
 }
 
+// Route implements Transport. A UDP socket would do but for its checksums, which it
+// leaves to hardware that a veth does not have.
+func (s *socket) Route(packet []byte, to netip.Addr) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
+	s.next.Addr = to.As4()
+	if err := unix.Sendto(s.raw, packet, 0, &s.next); err != nil {
+		return os.NewSyscallError("sending to relay agent "+to.String(), err)
+	}
+	return nil
+}
+
 // Close implements Transport; it ends a Receive that waits.
 func (s *socket) Close() error {
 	err := s.udp.Close()
@@ -148,7 +172,8 @@ func (s *socket) Close() error {
 		return err
 	}
 	s.closed = true
-	return errors.Join(err, os.NewSyscallError("closing packet socket", unix.Close(s.fd)))
+	return errors.Join(err, os.NewSyscallError("closing packet socket", unix.Close(s.fd)),
+		os.NewSyscallError("closing raw socket", unix.Close(s.raw)))
 }
 
 func htons(v uint16) uint16 {

@@ -24,6 +24,8 @@ type Binding struct {
 type Datagram struct {
 	Len int
 	To  netip.Addr // IP destination
+	// From is the Ethernet source; zero = unknown.
+	From ipam.MAC
 	// Drops counts, since the transport was opened, what the kernel threw away
 	// because the receive buffer was full.
 	Drops uint32
@@ -39,5 +41,8 @@ type Transport interface {
 	Receive(b []byte) (Datagram, error)
 	// Send puts one Ethernet frame on the bridge.
 	Send(frame []byte) error
+	// Route sends a packet, from its IPv4 header on, to an address to which the kernel
+	// finds the way.
+	Route(packet []byte, to netip.Addr) error
 	Close() error
 }

@@ -2,7 +2,6 @@ package conf
 
 import (
 	"encoding/json"
-	"math"
 	"net/netip"
 	"strings"
 	"time"
@@ -15,14 +14,6 @@ const (
 	defaultBridge    = "br100" // nova-network's
 	defaultLeaseTime = time.Hour
 )
-
-// minLeaseTime keeps a lease long enough for a client to renew it at half time
-// without a storm; busybox udhcpc renews no more often than that either.
-const minLeaseTime = 10 * time.Second
-
-// maxLeaseTime is the largest of option 51 (RFC 2132 section 9.2), whose all-ones
-// value means for ever.
-const maxLeaseTime = (math.MaxUint32 - 1) * time.Second
 
 // Bounds of an Ethernet device's MTU in bytes: RFC 791's smallest, the kernel's
 // largest for a veth.
@@ -39,7 +30,7 @@ func (o *object) readBridge() (*ipam.Bridge, []string, error) {
 	b := &ipam.Bridge{}
 	for _, read := range []func(*ipam.Bridge) error{
 		o.readBridgeName, o.readGatewayKeys, o.readSwitches, o.readRules, o.readFilter,
-		o.readMTU, o.readLeaseTime, o.readDNS, o.readAnnotations,
+		o.readMTU, o.readLeaseTime, o.readDHCPOptions, o.readDHCP, o.readDNS, o.readAnnotations,
 	} {
 		if err := read(b); err != nil {
 			return nil, nil, err
@@ -173,19 +164,6 @@ func (o *object) macPrefix() (ipam.MACPrefix, error) {
 		return p, o.invalid("macPrefix", "it is all zero: three octets such as %s are wanted", ipam.DefaultMACPrefix)
 	}
 	return p, nil
-}
-
-func (o *object) readLeaseTime(b *ipam.Bridge) (err error) {
-	if b.LeaseTime, err = o.duration("leaseTime", defaultLeaseTime, minLeaseTime); err != nil {
-		return err
-	}
-	switch d := time.Duration(b.LeaseTime); {
-	case d > maxLeaseTime:
-		return o.invalid("leaseTime", "at most %s is accepted: DHCP counts it in 32 bits", maxLeaseTime)
-	case d%time.Second != 0:
-		return o.invalid("leaseTime", "whole seconds are wanted: DHCP counts in them")
-	}
-	return nil
 }
 
 func (o *object) readDNS(b *ipam.Bridge) error {

@@ -1,6 +1,8 @@
 package conf
 
 import (
+	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -49,6 +51,8 @@ var bridgeKeys = append([]key{
 	{name: "mtu", accepted: "a number of bytes, 68 to 65535"},
 	{name: "macPrefix", accepted: `three octets such as "fa:16:3e"`},
 	{name: "leaseTime", accepted: `a duration such as "1h"`},
+	{name: "dhcpOptions", accepted: `options by number, such as {"42": ["10.0.0.9"], "224": "hex:0a0b"}`},
+	{name: "dhcp", accepted: `an object such as {"relays": ["10.0.0.9"], "rapidCommit": true}`},
 
 	{name: "filter", accepted: `"on" or "none"`},
 	{name: "logDrops", accepted: "true or false"},
@@ -63,10 +67,9 @@ var bridgeKeys = append([]key{
 	{name: "nodeAddress", state: keyLater}, {name: "gatewayAddresses", state: keyLater},
 	{name: "natAddress", state: keyLater}, {name: "publicInterface", state: keyLater},
 	{name: "nonMasqueradeCIDRs", state: keyLater}, {name: "metadata", state: keyLater},
-	{name: "hostAccess", state: keyLater}, {name: "dhcpOptions", state: keyLater},
-	{name: "uplinkDHCP", state: keyLater}, {name: "allowedAddresses", state: keyLater},
+	{name: "hostAccess", state: keyLater}, {name: "uplinkDHCP", state: keyLater}, {name: "allowedAddresses", state: keyLater},
 	{name: "limits", state: keyLater}, {name: "detectConflict", state: keyLater},
-	{name: "moveAddresses", state: keyLater}, {name: "dhcp", state: keyLater},
+	{name: "moveAddresses", state: keyLater},
 
 	{name: "ipMasqBackend", state: keyDropIn, accepted: `"iptables"`},
 	{name: "promiscMode", state: keyDropIn, accepted: "true or false, without effect"},
@@ -120,6 +123,11 @@ var ruleKeys = []key{
 	{name: "from", accepted: "a list of IPv4 networks"},
 }
 
+var dhcpKeys = []key{
+	{name: "relays", accepted: `a list of addresses such as ["10.0.0.9"]`},
+	{name: "rapidCommit", accepted: "true or false"},
+}
+
 var dnsKeys = []key{
 	{name: "nameservers", accepted: "a list of addresses"},
 	{name: "domain", accepted: "a DNS domain"},
@@ -131,17 +139,16 @@ var dnsKeys = []key{
 // checkKeys refuses every key of o that accepted does not list, in alphabetical
 // order so that the same configuration always gives the same error.
 func (o *object) checkKeys(accepted []key) error {
-	names := make([]string, 0, len(o.fields))
-	for name := range o.fields {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range sortedKeys(o.fields) {
 		if err := o.checkKey(name, accepted); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func sortedKeys(fields map[string]json.RawMessage) []string {
+	return slices.Sorted(maps.Keys(fields))
 }
 
 func (o *object) checkKey(name string, accepted []key) error {

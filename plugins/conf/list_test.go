@@ -94,7 +94,7 @@ func TestParseListExplainsMistakes(t *testing.T) {
 		"value":   {replaced(`"10.0.0.0/24"`, `"10.0.0.7/24"`), `7: line 11: key ipam.subnet with value "10.0.0.7/24": host bits are set: the network is "10.0.0.0/24"`},
 		"missing": {replaced(`"subnet": "10.0.0.0/24"`, `"domain": "x"`), `7: line 9: key ipam.subnet is missing: it is required, such as "10.0.0.0/24"`},
 		"misspelt": {replaced(`"allowSameNetTraffic"`, `"allowSamenetTrafic"`),
-			`7: line 8: key allowSamenetTrafic with value false: no such key: did you mean allowSameNetTraffic? (true or false); accepted here: bridge, isGateway, isDefaultGateway, allowSameNetTraffic, ingress, deny, published, fallback, antiSpoofing, addressing, mtu, macPrefix, leaseTime, filter, logDrops, ipMasq, hairpinMode, macspoofchk, portIsolation, annotations, statusOnExhaustion`},
+			`7: line 8: key allowSamenetTrafic with value false: no such key: did you mean allowSameNetTraffic? (true or false); accepted here: bridge, isGateway, isDefaultGateway, allowSameNetTraffic, ingress, deny, published, fallback, antiSpoofing, addressing, mtu, macPrefix, leaseTime, dhcpOptions, dhcp, filter, logDrops, ipMasq, hairpinMode, macspoofchk, portIsolation, annotations, statusOnExhaustion`},
 		"later":                   {replaced(`"allowSameNetTraffic"`, `"metadata"`), `2: line 8: key metadata with value false: it is not supported by this version: take it out`},
 		"twice":                   {replaced(`"allowSameNetTraffic": false,`, "\"allowSameNetTraffic\": false,\n      \"allowSameNetTraffic\": true,"), `7: line 9: key plugins[1].allowSameNetTraffic is given twice: only one of the two can count`},
 		"twice in another plugin": {replaced(`{"type": "loopback"}`, `{"type": "x", "a": 1, "a": 2, "b.c": 1, "b": {"c": 2}}`), ""},
