@@ -53,6 +53,8 @@ func TestLeaseEvents(t *testing.T) {
 		w.send(m)
 		w.next(t)
 	}
+	// A NAK is the second goroutine's, which tells of it when it has been sent.
+	await(t, "the refusal", func() bool { return len(l.heard()) == 4 })
 	w.send(client(t, dhcpv4.MessageTypeDiscover, from(stranger)))
 	w.send(client(t, dhcpv4.MessageTypeRelease, ciaddr(taken)))
 	w.send(client(t, dhcpv4.MessageTypeRelease, ciaddr(reserved)))
