@@ -160,9 +160,9 @@ func TestStoreThatCannotGrow(t *testing.T) {
 	})
 	t.Run("be made", func(t *testing.T) {
 		t.Parallel()
-		n := newNode(t, nil)
+		s := newContainer(t, nil)
+		n := s.n
 		n.small(d.dir)
-		s := &subject{workload: &workload{Container: n.container("subject"), n: n, ifName: "eth0"}}
 		d.breaks(n)
 		s.before = n.state()
 		out, err := s.try("ADD")

@@ -28,6 +28,7 @@ type subject struct {
 	attached   string    // with it, after an ADD that nothing disturbed
 	coming     []string  // what that ADD added to iptables and nft
 	standing   []string  // what is there with and without it
+	plugin     string    // flat-bridge, unless the test is of another
 	result     string    // of the last ADD, as printed
 	reset      string    // run after each DEL, where there are no neighbours and no prober
 }
@@ -81,7 +82,7 @@ func newContainer(t *testing.T, extra keys) *subject {
 	n.configure(extra)
 	addr := netip.MustParseAddr("10.0.0.77")
 	mac := ipam.DeriveMAC(ipam.MACPrefix{0xfa, 0x16, 0x3e}, addr)
-	return &subject{workload: &workload{Container: n.container("subject"), n: n, ifName: "eth0", addr: addr, mac: net.HardwareAddr(mac[:])}}
+	return &subject{plugin: "/opt/cni/bin/flat-bridge", workload: &workload{Container: n.container("subject"), n: n, ifName: "eth0", addr: addr, mac: net.HardwareAddr(mac[:])}}
 }
 
 // learn notes what an ADD does that nothing disturbs.
@@ -113,31 +114,40 @@ func (s *subject) learn() {
 // neighbours.
 func (s *subject) finish() {
 	s.n.t.Helper()
-	s.must("ADD")
-	s.probe.silent()
-	s.must("DEL")
+	// Before the control, for in that the spoofing works.
+	if _, _, err := s.restless.WaitLine(s.n.within(), s.restless.Mark(), "bytes from"); err != nil {
+		s.n.t.Error(err)
+	}
 	if gaps := unanswered(s.restless.Lines()); len(gaps) > 0 {
 		s.n.t.Errorf("a neighbour's connection with the node lost %d packets in a row", gaps)
 	}
+	s.must("ADD")
+	s.probe.silent()
+	s.must("DEL")
 	s.n.run("flatctl", "check")
 }
 
-// try runs a verb of the subject's without a fault. GC gets it as valid, or not.
+// try runs a verb of the subject's without a fault, and returns what it printed.
 func (s *subject) try(verb string) (string, error) {
 	s.n.t.Helper()
+	out, err := s.command(verb).CombinedOutput()
+	return string(out), err
+}
+
+// command is a verb of the subject's, not yet started. GC gets it as valid, or not.
+func (s *subject) command(verb string) *exec.Cmd {
+	s.n.t.Helper()
 	cmd := s.n.verb(verb, s.Container, "", subjectArgs)
-	if strings.HasPrefix(verb, "GC") {
-		valid := s.neighbours
-		if verb == gcValid {
-			valid = append(slices.Clone(valid), s.workload)
-		}
-		cmd = s.n.gc("", valid...)
-	}
-	if verb == "CHECK" {
+	switch verb {
+	case "GC":
+		cmd = s.n.gc("", s.neighbours...)
+	case gcValid:
+		cmd = s.n.gc("", append(slices.Clone(s.neighbours), s.workload)...)
+	case "CHECK":
 		cmd.Stdin = strings.NewReader(strings.TrimSuffix(s.n.plain("1.1.0"), "}") + `,"prevResult":` + s.result + "}")
 	}
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+	cmd.Args[len(cmd.Args)-1] = s.plugin
+	return cmd
 }
 
 const gcValid = "GC with it valid"
@@ -311,15 +321,17 @@ func (s *subject) fail(c cell) {
 // Wherever ADD or DEL is killed or fails, and however one goes on from there: no port is
 // open at any moment, nothing is left, nothing is lost, and nobody else's has changed.
 func TestEveryFaultAndEveryRecovery(t *testing.T) {
-	for _, verb := range []string{"ADD", "DEL"} {
-		t.Run(verb, func(t *testing.T) {
-			t.Parallel()
-			s := newSubject(t)
-			for _, c := range sample(t, "faults and recoveries", len(recoveries), s.cells(verb)) {
-				t.Run(strings.ReplaceAll(c.String(), " ", "_"), func(t *testing.T) { s.on(t).recovers(c) })
-			}
-			s.finish()
-		})
+	for _, backend := range sample(t, "back ends of iptables", 2, []string{"legacy", "nft"}) {
+		for _, verb := range []string{"ADD", "DEL"} {
+			t.Run(backend+"/"+verb, func(t *testing.T) {
+				t.Parallel()
+				s := newSubjectOn(t, func(n *node) { n.alternatives(backend) })
+				for _, c := range sample(t, "faults and recoveries", len(recoveries), s.cells(verb)) {
+					t.Run(strings.ReplaceAll(c.String(), " ", "_"), func(t *testing.T) { s.on(t).recovers(c) })
+				}
+				s.finish()
+			})
+		}
 	}
 }
 
@@ -377,7 +389,7 @@ func (s *subject) recovers(c cell) {
 // had not done anything yet: then the workload lives as ever.
 func (s *subject) addAgain(after, what string) {
 	s.n.t.Helper()
-	if out, err := s.try("ADD"); err != nil && (after != "DEL" || !strings.Contains(out, `"code": 4`)) {
+	if out, err := s.try("ADD"); err != nil && (after == "ADD" || !strings.Contains(out, `"code": 4`)) {
 		s.n.t.Fatalf("%s and ADD: %v, %s", what, err, out)
 	}
 	s.there(what + " and ADD")

@@ -83,10 +83,11 @@ func ofOurs(c inject.Call) bool {
 		func(part string) bool { return strings.Contains(c.What, part) })
 }
 
-// Whatever system call of ADD or DEL fails, and wherever it is killed: a failure names what
-// was tried; a failed ADD has undone itself; a second DEL finishes; and no port is open.
+// Whatever system call of ADD, DEL or GC fails, and wherever it is killed: a failure names
+// what was tried; a failed ADD has undone itself; a second DEL or GC finishes; and no port is
+// open.
 func TestEverySystemCall(t *testing.T) {
-	for _, verb := range []string{"ADD", "DEL"} {
+	for _, verb := range []string{"ADD", "DEL", "GC"} {
 		for _, w := range watched {
 			t.Run(verb+"/"+w.name, func(t *testing.T) {
 				t.Parallel()
@@ -113,10 +114,30 @@ func TestEverySystemCallOfTheFirstADD(t *testing.T) {
 	}
 }
 
+// The same for flat-ipam by itself, all of it: it has a store and locks, and nothing else.
+func TestEverySystemCallOfFlatIPAM(t *testing.T) {
+	for _, verb := range []string{"ADD", "DEL"} {
+		t.Run(verb, func(t *testing.T) {
+			t.Parallel()
+			s := newContainer(t, nil)
+			s.plugin = "/opt/cni/bin/flat-ipam"
+			s.must("ADD") // makes the store
+			s.must("DEL")
+			s.before = s.n.state()
+			s.must("ADD")
+			s.attached = s.text(s.n.state())
+			s.must("DEL")
+			s.gone("an ADD and a DEL that nothing disturbed")
+			s.meets(verb, s.crises(verb, watched[1]), 7)
+			s.n.run("flatctl", "check")
+		})
+	}
+}
+
 // crises are all that can befall a verb.
 func (s *subject) crises(verb string, w watching) (all []crisis) {
 	s.n.t.Helper()
-	if verb == "DEL" {
+	if verb != "ADD" {
 		s.must("ADD")
 	}
 	report, out, err := s.injected(verb, inject.Plan{Kinds: w.kinds, Only: w.only})
@@ -149,8 +170,8 @@ func (s *subject) meets(verb string, all []crisis, n int) {
 // injected runs a verb of the subject's with a plan, and returns what it printed on stdout.
 func (s *subject) injected(verb string, plan inject.Plan) (inject.Report, string, error) {
 	s.n.t.Helper()
-	program := s.n.verb(verb, s.Container, "", subjectArgs)
-	cmd := s.n.Command(s.n.within(), inject.Argv("/opt/cni/bin/flat-bridge")...)
+	program := s.command(verb)
+	cmd := s.n.Command(s.n.within(), inject.Argv(s.plugin)...)
 	cmd.Env, cmd.Stdin = program.Env, program.Stdin
 	var out, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &stderr
@@ -165,7 +186,7 @@ func (s *subject) survives(verb string, c crisis) {
 	s.n.t.Helper()
 	what := verb + ", " + c.name
 	s.during(what)
-	if verb == "DEL" {
+	if verb != "ADD" {
 		s.must("ADD")
 	}
 	report, out, err := s.injected(verb, c.plan)
@@ -192,10 +213,18 @@ func (s *subject) survives(verb string, c crisis) {
 	case verb == "ADD" && !strings.Contains(c.name, "disable_ipv6") && !ownLock(c):
 		s.there(what + ", which it has borne,")
 	}
-	if verb == "ADD" || err != nil {
-		s.must("DEL")
+	if verb == "ADD" || err != nil || strings.Contains(c.name, "/attach/") { // a lock that could not be removed
+		s.must(cleaner(verb))
 	}
-	s.gone(what + " and DEL")
+	s.gone(what + " and " + cleaner(verb))
+}
+
+// cleaner is the verb that ends what verb did, or began.
+func cleaner(verb string) string {
+	if verb == "GC" {
+		return verb
+	}
+	return "DEL"
 }
 
 // ownLock tells the calls that are about the attachment's own lock. A file that cannot be
