@@ -116,6 +116,12 @@ type daemon struct {
 // start runs flat-dhcpd in the node's namespace.
 func (n *node) start(t testing.TB, args ...string) *daemon {
 	t.Helper()
+	return n.startWith(t, nil, args...)
+}
+
+// startWith is start with more in the environment.
+func (n *node) startWith(t testing.TB, env []string, args ...string) *daemon {
+	t.Helper()
 	// A file and no pipe: what the daemon has written is there to read at once.
 	stderr, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	if err != nil {
@@ -124,7 +130,7 @@ func (n *node) start(t testing.TB, args ...string) *daemon {
 	defer func() { _ = stderr.Close() }()
 	d := &daemon{log: logFile(stderr.Name())}
 	d.cmd = exec.Command("/proc/self/exe", append([]string{"--data-dir", n.data, "--run-dir", n.run}, args...)...)
-	d.cmd.Env = append(os.Environ(), asDaemon+"=1")
+	d.cmd.Env = append(append(os.Environ(), asDaemon+"=1"), env...)
 	d.cmd.Stderr = stderr
 	d.done = n.Start(t, d.cmd)
 	t.Cleanup(func() {

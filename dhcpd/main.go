@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -39,6 +40,10 @@ Usage: flat-dhcpd [flags]
                        made. Without it the records in the stores are served as they are
   --run-dir DIR        directory of locks and signs of life
                        (default $FLATDHCP_RUN_DIR, else /run/flatdhcp)
+  --listen [HOST]:PORT serve metrics, health, leases and events on TCP as well; without
+                       a host on 127.0.0.1. They are on RUN-DIR/flat-dhcpd.sock anyway
+  --hook PROGRAM       run PROGRAM for every lease, with dnsmasq's arguments (add, old or
+                       del, MAC, address, host name) and environment
   --log-format FORMAT  text or json (default text), on standard error
   --log-level LEVEL    debug, info, warn or error (default info)
   --version            print the version and exit
@@ -50,6 +55,8 @@ type config struct {
 	dataDirs  []string
 	confDir   string // empty = none
 	runDir    rundir.Dir
+	listen    string // empty = not on TCP
+	hook      string // empty = none
 	logFormat string
 	logLevel  slog.Level
 }
@@ -101,6 +108,8 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (config,
 	})
 	f.StringVar(&c.confDir, "conf-dir", "", "")
 	f.StringVar((*string)(&c.runDir), "run-dir", string(c.runDir), "")
+	f.StringVar(&c.listen, "listen", "", "")
+	f.StringVar(&c.hook, "hook", "", "")
 	f.StringVar(&c.logFormat, "log-format", "text", "")
 	f.Func("log-level", "", func(s string) error { return c.logLevel.UnmarshalText([]byte(s)) })
 	f.BoolVar(&showVersion, "version", false, "")
@@ -118,6 +127,10 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (config,
 		return c, fmt.Errorf("unexpected argument %q: every setting is a flag", f.Arg(0))
 	case c.logFormat != "text" && c.logFormat != "json":
 		return c, fmt.Errorf("--log-format %q: text or json is wanted", c.logFormat)
+	case c.hook != "" && !filepath.IsAbs(c.hook):
+		return c, fmt.Errorf("--hook %q: an absolute path is wanted", c.hook)
+	case c.listen != "" && !strings.Contains(c.listen, ":"):
+		return c, fmt.Errorf("--listen %q: HOST:PORT or :PORT is wanted", c.listen)
 	case strings.TrimSpace(string(c.runDir)) == "":
 		return c, errors.New("--run-dir is empty")
 	}

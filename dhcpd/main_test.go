@@ -38,13 +38,15 @@ func TestCommandLine(t *testing.T) {
 	}{
 		{"defaults", nil, none, config{dataDirs: []string{"/var/lib/flatdhcp"}, runDir: "/run/flatdhcp", logFormat: "text"}, ""},
 		{"run directory from the environment", nil, fromEnv, config{dataDirs: []string{"/var/lib/flatdhcp"}, runDir: "/env/run", logFormat: "text"}, ""},
-		{"everything", []string{"--data-dir", "/a", "--data-dir=/b", "--conf-dir", "/c", "--run-dir", "/r", "--log-format", "json", "--log-level", "debug"}, fromEnv,
-			config{dataDirs: []string{"/a", "/b"}, confDir: "/c", runDir: "/r", logFormat: "json", logLevel: slog.LevelDebug}, ""},
+		{"everything", []string{"--data-dir", "/a", "--data-dir=/b", "--conf-dir", "/c", "--listen", ":80", "--hook", "/h", "--run-dir", "/r", "--log-format", "json", "--log-level", "debug"}, fromEnv,
+			config{dataDirs: []string{"/a", "/b"}, confDir: "/c", listen: ":80", hook: "/h", runDir: "/r", logFormat: "json", logLevel: slog.LevelDebug}, ""},
 		{"an unknown flag", []string{"--lease-file", "x"}, none, config{}, "flag provided but not defined: -lease-file"},
 		{"a format that is none", []string{"--log-format", "xml"}, none, config{}, `--log-format "xml": text or json is wanted`},
 		{"a level that is none", []string{"--log-level", "loud"}, none, config{}, `invalid value "loud" for flag -log-level`},
 		{"an empty data directory", []string{"--data-dir", ""}, none, config{}, "a directory is wanted"},
 		{"an empty run directory", []string{"--run-dir", ""}, none, config{}, "--run-dir is empty"},
+		{"a hook that is no path", []string{"--hook", "notify"}, none, config{}, `--hook "notify": an absolute path is wanted`},
+		{"a port alone", []string{"--listen", "80"}, none, config{}, `--listen "80": HOST:PORT or :PORT is wanted`},
 		{"an argument", []string{"br100"}, none, config{}, `unexpected argument "br100": every setting is a flag`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -5,12 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/flatdhcp/flatdhcp/dhcpd/hook"
+	"github.com/flatdhcp/flatdhcp/dhcpd/lease"
 	"github.com/flatdhcp/flatdhcp/dhcpd/policy"
+	"github.com/flatdhcp/flatdhcp/dhcpd/report"
 	"github.com/flatdhcp/flatdhcp/dhcpd/server"
 	"github.com/flatdhcp/flatdhcp/dhcpd/snapshot"
 	"github.com/flatdhcp/flatdhcp/ipam"
@@ -34,22 +41,36 @@ func serve(ctx context.Context, c config, log *slog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
 
+	listeners, err := listen(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	known, err := newSeen(c, log)
+	if err != nil {
+		return err
+	}
 	dirs := make([]snapshot.Dir, len(c.dataDirs))
 	for i, path := range c.dataDirs {
 		dirs[i] = snapshot.Of(ipam.OpenDir(path))
 	}
 	follower := snapshot.NewFollower(log, dirs...)
+	follower.Replaced, follower.Gone = known.replaced, known.gone
 	log.Info(fmt.Sprintf("flat-dhcpd %s started, following %s", version, strings.Join(c.dataDirs, ", ")))
 
+	// What runs beside ends after the servers did, so that it hears the last of them.
+	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() { follower.Run(ctx) })
+	defer func() { stop(); wg.Wait() }()
+	wg.Go(func() { follower.Run(beside) })
 	links := make(chan struct{}, 1)
-	wg.Go(func() { watchLinks(ctx, links, log) })
-
+	wg.Go(func() { watchLinks(beside, links, log) })
 	keeper := newKeeper(c, follower, log)
 	recheck := make(chan struct{}, 1)
-	wg.Go(func() { keeper.Run(ctx, recheck) })
+	wg.Go(func() { keeper.Run(beside, recheck) })
+	wg.Go(func() { known.book.Run(beside) })
+	if known.hook != nil {
+		wg.Go(func() { known.hook.Run(beside, known.book.List()) })
+	}
 
 	s := supervisor{
 		networks: follower.Networks,
@@ -58,28 +79,79 @@ func serve(ctx context.Context, c config, log *slog.Logger) (err error) {
 		rpFilter: func(bridge string) int { return rpFilter("/proc/sys", bridge) },
 		now:      time.Now,
 		log:      log,
+		seen:     known,
 	}
 	defer s.stop()
+	turns := newTurns(log)
+	r := report.Report{
+		Leases: known.book.List, Events: &known.stream, Networks: s.networkStates, Alive: turns.alive, Log: log,
+		Sources: []report.Source{known.metrics(follower.Networks), keeperMetrics(keeper), stateMetrics(s.networkStates)},
+	}
+	wg.Go(func() { r.Serve(beside, listeners...) })
 	alive := time.NewTicker(aliveEvery)
 	defer alive.Stop()
 	touchAlive(c.runDir, log)
 	for {
 		s.reconcile(ctx)
+		turns.turn()
 		select {
 		case recheck <- struct{}{}:
 		default:
 		}
 		select {
 		case <-ctx.Done():
+			turns.stopping()
 			log.Info("flat-dhcpd stops")
 			return nil
 		case <-follower.Changed():
 		case <-links:
+		case <-turns.due():
 		case <-alive.C:
 			// From this loop and no other, so that a daemon that hangs looks dead.
 			touchAlive(c.runDir, log)
 		}
 	}
+}
+
+// listen opens what requests come in by. The unix socket may fail: serving DHCP matters
+// more. What was asked for on the command line may not.
+func listen(ctx context.Context, c config, log *slog.Logger) (list []net.Listener, err error) {
+	if c.listen != "" {
+		l, err := report.ListenTCP(ctx, c.listen)
+		if err != nil {
+			return nil, err
+		}
+		log.Info("answering requests on " + l.Addr().String())
+		list = append(list, l)
+	}
+	if l, err := report.ListenUnix(ctx, c.runDir.DaemonSocket()); err != nil {
+		log.Error(fmt.Sprintf("%v; flatctl leases reads what is on the disk, and flatctl events nothing", err))
+	} else {
+		list = append(list, l)
+	}
+	return list, nil
+}
+
+// newSeen makes what knows of leases, with the lease state of every network that is in
+// the data directories now.
+func newSeen(c config, log *slog.Logger) (*seen, error) {
+	s := &seen{book: lease.NewBook(time.Now, log), now: time.Now}
+	if c.hook != "" {
+		if err := unix.Access(c.hook, unix.X_OK); err != nil {
+			return nil, fmt.Errorf("--hook %s cannot be executed: %w", c.hook, err)
+		}
+		s.hook = hook.New(c.hook, log)
+	}
+	for _, dir := range c.dataDirs {
+		names, err := ipam.OpenDir(dir).Names(context.Background())
+		if err != nil {
+			continue // the follower says so
+		}
+		for _, name := range names {
+			s.book.Open(filepath.Clean(dir), name)
+		}
+	}
+	return s, nil
 }
 
 // newKeeper returns what keeps records, bridges and rules in line with the conflists.

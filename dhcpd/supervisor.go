@@ -7,8 +7,10 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
+	"github.com/flatdhcp/flatdhcp/dhcpd/report"
 	"github.com/flatdhcp/flatdhcp/dhcpd/server"
 	"github.com/flatdhcp/flatdhcp/dhcpd/snapshot"
 )
@@ -25,9 +27,13 @@ type supervisor struct {
 	rpFilter func(bridge string) int
 	now      func() time.Time
 	log      *slog.Logger
+	seen     *seen
 
 	serving map[string]*served   // by bridge
 	told    map[string]complaint // by network: why it is not served
+
+	states atomic.Pointer[[]report.NetworkState] // of the last reconcile; nil before
+	doing  []report.NetworkState                 // of the one that runs
 }
 
 type served struct {
@@ -54,6 +60,11 @@ func (s *supervisor) reconcile(ctx context.Context) {
 	if s.serving == nil {
 		s.serving, s.told = map[string]*served{}, map[string]complaint{}
 	}
+	s.doing = nil
+	defer func() {
+		done := s.doing
+		s.states.Store(&done)
+	}()
 	wanted := s.wanted()
 	for bridge, v := range s.serving {
 		w, ok := wanted[bridge]
@@ -67,6 +78,7 @@ func (s *supervisor) reconcile(ctx context.Context) {
 	}
 	for bridge, w := range wanted {
 		if v, ok := s.serving[bridge]; ok {
+			s.state(w.network, report.NetworkState{Served: true})
 			if !equal(v.binding, w.binding) {
 				v.binding = w.binding
 				v.server.SetBinding(w.binding)
@@ -120,6 +132,8 @@ func (s *supervisor) start(ctx context.Context, w served) {
 	delete(s.told, n.Dir()+"/"+n.Name())
 	ctx, w.cancel = context.WithCancel(ctx)
 	w.server = server.New(n, transport, b, s.log)
+	w.server.Counters = s.seen.countersOf(keyOf(n))
+	w.server.Hook = listener{s.seen, n.Dir()}
 	w.done = make(chan struct{})
 	go func() {
 		defer close(w.done)
@@ -128,6 +142,7 @@ func (s *supervisor) start(ctx context.Context, w served) {
 	s.announce(w.copy, b)
 	w.copy = nil // a copy may be large, and this one grows old
 	s.serving[b.Bridge] = &w
+	s.state(n, report.NetworkState{Served: true})
 }
 
 // announce says what is served, in dnsmasq's words.
@@ -157,12 +172,32 @@ func short(d time.Duration) string {
 
 // tell logs why a network is not served, once and then every minute.
 func (s *supervisor) tell(level slog.Level, n *snapshot.Network, text string) {
+	s.state(n, report.NetworkState{Trouble: level >= slog.LevelError, Why: text})
 	key, now := n.Dir()+"/"+n.Name(), s.now()
 	if old := s.told[key]; old.text == text && now.Sub(old.at) < repeatAfter {
 		return
 	}
 	s.told[key] = complaint{text, now}
 	s.log.Log(context.Background(), level, text, "network", n.Name())
+}
+
+// state notes for reports whether a network is served.
+func (s *supervisor) state(n *snapshot.Network, st report.NetworkState) {
+	st.Network, st.DataDir = n.Name(), n.Dir()
+	if c := n.Copy(); c != nil && c.Network.Bridge != nil {
+		st.Bridge = c.Network.Bridge.Name
+	}
+	s.doing = append(s.doing, st)
+}
+
+// networkStates returns what the last reconcile found; false before the first. It is
+// safe for concurrent use.
+func (s *supervisor) networkStates() ([]report.NetworkState, bool) {
+	list := s.states.Load()
+	if list == nil {
+		return nil, false
+	}
+	return *list, true
 }
 
 // stop ends every server.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flatdhcp/flatdhcp/dhcpd/lease"
 	"github.com/flatdhcp/flatdhcp/dhcpd/server"
 	"github.com/flatdhcp/flatdhcp/dhcpd/snapshot"
 	"github.com/flatdhcp/flatdhcp/ipam"
@@ -57,6 +58,7 @@ func TestSupervisor(t *testing.T) {
 	)
 	s := supervisor{
 		networks: follower.Networks, log: log, now: func() time.Time { return now },
+		seen: &seen{book: lease.NewBook(time.Now, log), now: time.Now},
 		look: func(string) (server.Binding, error) { return binding, lookErr },
 		open: func(server.Binding) (server.Transport, error) {
 			if openErr != nil {

@@ -275,6 +275,9 @@ func TestRemove(t *testing.T) {
 		t.Fatalf("err = %v", err)
 	}
 	mustRelease(t, s, "w")
+	if err := os.WriteFile(filepath.Join(d.Path(), "flat"+leasesSuffix), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if err := d.Remove(ctx, "flat"); err != nil {
 		t.Fatal(err)
 	}

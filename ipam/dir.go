@@ -25,6 +25,8 @@ const (
 	storeSuffix = ".db"
 	newSuffix   = ".db.new" // a store being made; never ends in storeSuffix
 
+	leasesSuffix = ".leases" // the daemon's lease state
+
 	// defaultTimeout bounds the wait for locks if the caller's context has no
 	// deadline: that of ADD and DEL.
 	defaultTimeout = 10 * time.Second
@@ -139,6 +141,10 @@ func (d *Dir) Remove(ctx context.Context, network string) error {
 		}
 		if err := os.Remove(s.file()); err != nil {
 			return fmt.Errorf("removing network %s: %w", network, err)
+		}
+		// What the daemon keeps beside it for people; one that runs does the same.
+		if err := os.Remove(filepath.Join(d.path, network+leasesSuffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("removing network %s: its lease state: %w", network, err)
 		}
 		return syncDir(d.path)
 	})

@@ -60,5 +60,18 @@ func (c *Copy) ByMAC(mac ipam.MAC) *ipam.Reservation { return c.byMAC[mac] }
 // Rows returns every reservation, in the order of addresses. They must not be changed.
 func (c *Copy) Rows() []ipam.Reservation { return c.rows }
 
+// Since returns the reservations of c that old does not have, or has with another MAC or
+// address; all of them if old is nil. They must not be changed.
+func (c *Copy) Since(old *Copy) []*ipam.Reservation {
+	var list []*ipam.Reservation
+	for i := range c.rows {
+		row := &c.rows[i]
+		if old == nil || old.byMAC[row.MAC] == nil || old.byMAC[row.MAC].Addr != row.Addr {
+			list = append(list, row)
+		}
+	}
+	return list
+}
+
 // Len returns the number of reservations.
 func (c *Copy) Len() int { return len(c.byMAC) }

@@ -26,6 +26,11 @@ type Follower struct {
 	dirs    []Dir
 	log     *slog.Logger
 	changed chan struct{}
+	// Replaced may be set before Run. It is told of every new copy of a network, one at a
+	// time for each; old is nil for the first. Packets wait meanwhile: it must be quick.
+	Replaced func(n *Network, old, current *Copy)
+	// Gone may be set before Run. It is told of networks whose store was removed.
+	Gone func(dir, name string)
 
 	mu   sync.Mutex
 	nets map[key]followed
@@ -151,6 +156,9 @@ func (f *Follower) scan(ctx context.Context, d Dir, keepers *sync.WaitGroup) {
 			n.stop()
 			delete(f.nets, k)
 			f.log.Info(fmt.Sprintf("network %s is gone from %s", k.name, k.dir), "network", k.name)
+			if f.Gone != nil {
+				f.Gone(n.dir, n.name)
+			}
 			f.signal()
 		}
 	}
@@ -160,6 +168,7 @@ func (f *Follower) scan(ctx context.Context, d Dir, keepers *sync.WaitGroup) {
 		if !ok {
 			nctx, stop := context.WithCancel(ctx)
 			n = followed{newNetwork(d.Path(), name, d.Store(name), f.log, f.signal), stop}
+			n.replaced = f.Replaced
 			f.nets[k] = n
 			keepers.Go(func() { n.keep(nctx) })
 		}

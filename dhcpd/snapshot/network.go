@@ -35,6 +35,10 @@ type Network struct {
 	bell  *bell         // rings when the file changes
 
 	failing string // the last error logged; guarded by turn
+
+	replaced func(n *Network, old, current *Copy) // nil = nobody wants to know
+	// Reloads counts the copies that were made, Failures the attempts that failed.
+	Reloads, Failures atomic.Uint64
 }
 
 func newNetwork(dir, name string, store Store, log *slog.Logger, changed func()) *Network {
@@ -83,6 +87,7 @@ func (n *Network) Fresh(ctx context.Context) (c *Copy, ok bool) {
 	old := n.current.Load()
 	c, err := n.load(ctx, old)
 	if err != nil {
+		n.Failures.Add(1)
 		n.failed(ctx, err)
 		return old, false
 	}
@@ -91,7 +96,11 @@ func (n *Network) Fresh(ctx context.Context) (c *Copy, ok bool) {
 		n.log.Info(fmt.Sprintf("store of network %s can be read again", n.name))
 	}
 	if c != old {
+		n.Reloads.Add(1)
 		n.current.Store(c)
+		if n.replaced != nil {
+			n.replaced(n, old, c)
+		}
 		if old == nil || !reflect.DeepEqual(old.Network, c.Network) {
 			n.changed()
 		}

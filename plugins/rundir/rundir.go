@@ -56,6 +56,9 @@ func (d Dir) Writable() error {
 	return nil
 }
 
+// DaemonSocket is where flat-dhcpd answers flatctl and whoever else root is.
+func (d Dir) DaemonSocket() string { return filepath.Join(string(d), "flat-dhcpd.sock") }
+
 // Lock takes the lock file at path, one of d's, exclusively and by ctx's deadline.
 func (d Dir) Lock(ctx context.Context, path string) (*flock.Lock, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
