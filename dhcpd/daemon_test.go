@@ -25,6 +25,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asDaemon) == "1" {
 		os.Exit(run(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 	}
+	if addr := os.Getenv(asHolder); addr != "" {
+		os.Exit(hold(addr))
+	}
 	os.Exit(m.Run())
 }
 

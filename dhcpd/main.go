@@ -1,4 +1,4 @@
-// Flat-dhcpd is the node's DHCP server: it serves every network of the data
+// Flat-dhcpd is the node's DHCP and DNS server: it serves every network of the data
 // directories whose bridge and gateway address are on this node, from the
 // reservations alone.
 package main
@@ -29,8 +29,8 @@ const (
 	exitUsage  = 2
 )
 
-const usage = `flat-dhcpd serves DHCP on every flat network whose bridge and gateway address are on
-this node. Clients get the address reserved for their MAC; others meet silence.
+const usage = `flat-dhcpd serves DHCP and DNS on every flat network whose bridge and gateway address
+are on this node. Clients get the address reserved for their MAC; others meet silence.
 
 Usage: flat-dhcpd [flags]
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/flatdhcp/flatdhcp/dhcpd/hook"
 	"github.com/flatdhcp/flatdhcp/dhcpd/lease"
+	"github.com/flatdhcp/flatdhcp/dhcpd/names"
 	"github.com/flatdhcp/flatdhcp/dhcpd/policy"
 	"github.com/flatdhcp/flatdhcp/dhcpd/report"
 	"github.com/flatdhcp/flatdhcp/dhcpd/server"
@@ -80,6 +81,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) (err error) {
 		now:      time.Now,
 		log:      log,
 		seen:     known,
+		dns:      &resolvers{listen: names.Listen, resolvConf: "/etc/resolv.conf", now: time.Now, log: log},
 	}
 	defer s.stop()
 	turns := newTurns(log)

@@ -28,6 +28,7 @@ type supervisor struct {
 	now      func() time.Time
 	log      *slog.Logger
 	seen     *seen
+	dns      *resolvers // nil = none
 
 	serving map[string]*served   // by bridge
 	told    map[string]complaint // by network: why it is not served
@@ -66,6 +67,7 @@ func (s *supervisor) reconcile(ctx context.Context) {
 		s.states.Store(&done)
 	}()
 	wanted := s.wanted()
+	s.dns.reconcile(ctx, wanted)
 	for bridge, v := range s.serving {
 		w, ok := wanted[bridge]
 		if ok && w.network == v.network && w.binding.Index == v.binding.Index {
@@ -202,6 +204,7 @@ func (s *supervisor) networkStates() ([]report.NetworkState, bool) {
 
 // stop ends every server.
 func (s *supervisor) stop() {
+	s.dns.stop()
 	for _, v := range s.serving {
 		v.stop()
 	}

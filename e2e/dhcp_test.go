@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -76,7 +77,7 @@ func (w *workload) unserved(vm *lab.VM, what string) {
 	}
 }
 
-// wantLease checks case A1's lease against the CNI result.
+// wantLease checks case A1's lease against the CNI result: router and DNS are the gateway.
 func wantLease(t *testing.T, w *workload, got lab.Lease) {
 	t.Helper()
 	want := lab.Lease{
@@ -87,7 +88,7 @@ func wantLease(t *testing.T, w *workload, got lab.Lease) {
 		Hostname: "host-" + strings.ReplaceAll(w.addr.String(), ".", "-"),
 		Time:     120 * time.Second,
 	}
-	if got.Addr != want.Addr || got.Router != want.Router || got.Server != want.Server || len(got.DNS) != 0 ||
+	if got.Addr != want.Addr || got.Router != want.Router || got.Server != want.Server || !slices.Equal(got.DNS, []netip.Addr{gateway}) ||
 		got.Domain != want.Domain || got.Hostname != want.Hostname || got.Time != want.Time {
 		t.Errorf("lease %+v, want %+v", got, want)
 	}

@@ -71,6 +71,12 @@ func (n *Node) lookForIPTables(_ context.Context, network ipam.Network) error {
 
 func lookForGuard(ctx context.Context, _ ipam.Network) error { return guard.Supported(ctx) }
 
+// DaemonLives reports whether flat-dhcpd has given a sign of life of late.
+func (n *Node) DaemonLives() bool {
+	info, err := os.Stat(n.Run.DaemonAlive())
+	return err == nil && time.Since(info.ModTime()) <= daemonAway
+}
+
 // lookForDaemon asks for flat-dhcpd only where workloads get no address without it. A
 // node that has just booted gives it as long to come as one that has lost it.
 func (n *Node) lookForDaemon(_ context.Context, network ipam.Network) error {

@@ -2,7 +2,6 @@ package conf
 
 import (
 	"encoding/json"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -164,51 +163,4 @@ func (o *object) macPrefix() (ipam.MACPrefix, error) {
 		return p, o.invalid("macPrefix", "it is all zero: three octets such as %s are wanted", ipam.DefaultMACPrefix)
 	}
 	return p, nil
-}
-
-func (o *object) readDNS(b *ipam.Bridge) error {
-	dns, ok, err := o.object("dns")
-	if err != nil || !ok {
-		return err
-	}
-	if err := dns.checkKeys(dnsKeys); err != nil {
-		return err
-	}
-	servers, err := dns.list("nameservers", "addresses")
-	if err != nil {
-		return err
-	}
-	for _, item := range servers {
-		s, err := item.text()
-		if err != nil {
-			return err
-		}
-		a, err := netip.ParseAddr(s)
-		if err != nil {
-			return invalid(item.path, item.raw, "a name server's address is wanted, such as \"10.0.0.1\"")
-		}
-		b.DNS.Nameservers = append(b.DNS.Nameservers, a)
-	}
-	if b.DNS.Domain, err = dns.text("domain", ""); err != nil {
-		return err
-	}
-	if b.DNS.Domain != "" && !isDomain(b.DNS.Domain) {
-		return dns.invalid("domain", "a DNS domain is wanted")
-	}
-	search, err := dns.list("search", "DNS domains")
-	if err != nil {
-		return err
-	}
-	for _, item := range search {
-		s, err := item.text()
-		if err != nil {
-			return err
-		}
-		if !isDomain(s) {
-			return invalid(item.path, item.raw, "a DNS domain is wanted")
-		}
-		b.DNS.Search = append(b.DNS.Search, s)
-	}
-	b.DNS.Options, err = dns.texts("options", "resolv.conf options")
-	return err
 }

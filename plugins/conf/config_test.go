@@ -185,8 +185,8 @@ func TestParseReadsTheReferencePluginsKeys(t *testing.T) {
 		change  func(*ipam.Bridge) // of the defaults
 		notices string
 	}{
-		"ipMasq follows isGateway": {keys{"isGateway": false}, func(b *ipam.Bridge) { b.IsGateway, b.IPMasq = false, false }, ""},
-		"ipMasq without isGateway": {keys{"isGateway": false, "ipMasq": true}, func(b *ipam.Bridge) { b.IsGateway = false }, ""},
+		"ipMasq follows isGateway": {keys{"isGateway": false}, func(b *ipam.Bridge) { b.IsGateway, b.IPMasq, b.DNS.Enabled = false, false, false }, ""},
+		"ipMasq without isGateway": {keys{"isGateway": false, "ipMasq": true}, func(b *ipam.Bridge) { b.IsGateway, b.DNS.Enabled = false, false }, ""},
 		"ipMasq false":             {keys{"ipMasq": false}, func(b *ipam.Bridge) { b.IPMasq = false }, ""},
 		"ipMasqBackend":            {keys{"ipMasqBackend": "iptables"}, nil, ""},
 		"hairpinMode":              {keys{"hairpinMode": true}, func(b *ipam.Bridge) { b.HairpinMode = true }, ""},
@@ -324,31 +324,41 @@ func TestResultDNS(t *testing.T) {
 		t.Fatal(err)
 	}
 	ofFile := types.DNS{Nameservers: []string{"192.0.2.53"}, Search: []string{"a.example", "b.example"}, Domain: "d.example", Options: []string{"ndots:2", "edns0"}}
+	gateway := types.DNS{Nameservers: []string{"10.0.0.1"}, Domain: "novalocal", Search: []string{"novalocal"}}
 	for name, tc := range map[string]struct {
-		keys map[string]any
-		want types.DNS
+		keys        map[string]any
+		want, alive types.DNS // without and with a daemon
 	}{
-		"nothing given": {nil, types.DNS{}},
-		"dns":           {map[string]any{"dns": map[string]any{"nameservers": []string{"10.0.0.1", "2001:db8::1"}}, "ipam.resolvConf": file}, types.DNS{Nameservers: []string{"10.0.0.1", "2001:db8::1"}}},
-		"resolvConf":    {map[string]any{"ipam.resolvConf": file}, ofFile},
-		"an empty dns":  {map[string]any{"dns": map[string]any{}, "ipam.resolvConf": file}, ofFile},
+		"nothing given": {nil, types.DNS{}, gateway},
+		"dns": {map[string]any{"dns": map[string]any{"nameservers": []string{"10.0.0.1", "2001:db8::1"}}, "ipam.resolvConf": file},
+			types.DNS{Nameservers: []string{"10.0.0.1", "2001:db8::1"}}, types.DNS{Nameservers: []string{"10.0.0.1", "2001:db8::1"}}},
+		"resolvConf":   {map[string]any{"ipam.resolvConf": file}, ofFile, ofFile},
+		"an empty dns": {map[string]any{"dns": map[string]any{}, "ipam.resolvConf": file}, ofFile, ofFile},
+		"no server of it": {map[string]any{"dns": map[string]any{"domain": "x.example", "search": []string{"y.example"}, "options": []string{"ndots:2"}}, "ipam.resolvConf": file},
+			types.DNS{Domain: "x.example", Search: []string{"y.example"}, Options: []string{"ndots:2"}},
+			types.DNS{Nameservers: []string{"10.0.0.1"}, Domain: "x.example", Search: []string{"y.example"}, Options: []string{"ndots:2"}}},
+		"another zone": {map[string]any{"ipam.domain": "z.example"}, types.DNS{}, types.DNS{Nameservers: []string{"10.0.0.1"}, Domain: "z.example", Search: []string{"z.example"}}},
+		"turned off":   {map[string]any{"dns": map[string]any{"enabled": false}}, types.DNS{}, types.DNS{}},
+		"no gateway":   {map[string]any{"isGateway": false}, types.DNS{}, types.DNS{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, err := Parse(with(tc.keys), FlatBridge)
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := ResultDNS(c.Network)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(tc.want, got); diff != "" {
-				t.Error(diff)
+			for alive, want := range map[bool]types.DNS{false: tc.want, true: tc.alive} {
+				got, err := ResultDNS(c.Network, alive)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("daemon %v: %s", alive, diff)
+				}
 			}
 		})
 	}
 	n := ipam.Network{Pool: ipam.Pool{ResolvConf: filepath.Join(t.TempDir(), "none")}}
-	if _, err := ResultDNS(n); !errors.Is(err, os.ErrNotExist) {
+	if _, err := ResultDNS(n, true); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a missing file: %v", err)
 	}
 }

@@ -133,7 +133,8 @@ var dnsKeys = []key{
 	{name: "domain", accepted: "a DNS domain"},
 	{name: "search", accepted: "a list of DNS domains"},
 	{name: "options", accepted: "a list of resolv.conf options"},
-	{name: "enabled", state: keyLater}, {name: "forwarders", state: keyLater},
+	{name: "enabled", accepted: "true or false"},
+	{name: "forwarders", accepted: `a list of DNS servers such as "9.9.9.9" or "10.0.0.9:5353"`},
 }
 
 // checkKeys refuses every key of o that accepted does not list, in alphabetical

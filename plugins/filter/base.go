@@ -87,6 +87,13 @@ func linesOf(n ipam.Network) baseLines {
 	if n.Bridge.IsGateway {
 		l.input = []Rule{{Match: from + " -p udp -m udp --dport 67", Target: "ACCEPT", Why: why("DHCP, served here")}}
 	}
+	if n.ServesDNS() {
+		// By the bridge, as DHCP: what comes from elsewhere to the gateway's port 53 is the
+		// node's own policy's affair, and meets silence from the daemon.
+		for _, proto := range []string{"udp", "tcp"} {
+			l.input = append(l.input, Rule{Match: from + " -p " + proto + " -m " + proto + " --dport 53", Target: "ACCEPT", Why: why("DNS, served here")})
+		}
+	}
 	if n.Filtered() {
 		l.dispatch = []Rule{{Match: to, Target: treeName(n.Pool.Subnet), Why: why("find the workload's chain")}}
 		l.deny = denyRules(n)

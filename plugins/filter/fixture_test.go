@@ -53,6 +53,8 @@ func network(name, subnet, bridge string, edits ...func(*ipam.Network)) ipam.Net
 
 func ipMasq(n *ipam.Network) { n.Bridge.IPMasq = true }
 
+func servesDNS(n *ipam.Network) { n.Bridge.DNS.Enabled = true }
+
 func logDrops(n *ipam.Network) { n.Bridge.LogDrops = true }
 
 func unfiltered(n *ipam.Network) { n.Bridge.Filter = ipam.FilterNone }

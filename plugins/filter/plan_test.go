@@ -51,6 +51,11 @@ func TestPlansAsText(t *testing.T) {
 			{network("remote", "10.2.0.0/24", "br102", unfiltered, ipMasq, func(n *ipam.Network) { n.Bridge.IsGateway = false }), rowsOf("10.2.0.2")},
 		}},
 		{"log.txt", []Held{{network("flat", "10.0.0.0/24", "br100", logDrops), rowsOf("10.0.0.2")}}},
+		{"dns.txt", []Held{
+			{network("flat", "10.0.0.0/24", "br100", servesDNS), rowsOf("10.0.0.2")},
+			{network("other", "10.1.0.0/24", "br101"), nil},
+			{network("remote", "10.2.0.0/24", "br102", servesDNS, func(n *ipam.Network) { n.Bridge.IsGateway = false }), nil},
+		}},
 		{"empty.txt", []Held{{network("flat", "10.0.0.0/24", "br100"), nil}}},
 	}
 	for _, c := range cases {

@@ -233,7 +233,7 @@ func TestPoliciesOfOthersDoNotMatter(t *testing.T) {
 	for _, backend := range []string{BackendNFT, BackendLegacy} {
 		t.Run(backend, func(t *testing.T) {
 			l := newPacketLab(t, backend)
-			n := network("flat", "10.0.0.0/24", "br100")
+			n := network("flat", "10.0.0.0/24", "br100", servesDNS)
 			l.attach(l.table, networksOf(n), n, row(workloadIP))
 			l.ipt("-P FORWARD DROP")
 			l.ipt("-P INPUT DROP")
@@ -254,11 +254,14 @@ func TestPoliciesOfOthersDoNotMatter(t *testing.T) {
 			if in, _ := send(l.ns, workloadIP, gatewayIP, 67); !receives(in, arrived, isProbe) {
 				t.Error("DHCP does not reach the node")
 			}
+			if in, _ := send(l.ns, workloadIP, gatewayIP, 53); !receives(in, arrived, isProbe) {
+				t.Error("DNS does not reach the node")
+			}
 			before := l.policyDrops("INPUT")
 			in, _ := send(l.ns, workloadIP, gatewayIP, 69)
 			l.dropsByPolicy("INPUT", before)
 			if receives(in, drained, isProbe) {
-				t.Error("the node accepts more than DHCP for us")
+				t.Error("the node accepts more than DHCP and DNS for us")
 			}
 		})
 	}

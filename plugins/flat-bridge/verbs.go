@@ -44,7 +44,7 @@ func (p plugin) add(args *skel.CmdArgs) error {
 	}
 	// What can fail is done before anything is touched: nothing undoes an ADD that has
 	// succeeded.
-	dns, err := conf.ResultDNS(cfg.Network)
+	dns, err := conf.ResultDNS(cfg.Network, node.DaemonLives())
 	if err != nil {
 		return cniError("preparing the result", err)
 	}

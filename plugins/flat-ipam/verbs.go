@@ -53,7 +53,7 @@ func (p *plugin) add(args *skel.CmdArgs) (err error) {
 	for _, n := range notices {
 		p.logf("%s", n)
 	}
-	dns, err := conf.ResultDNS(cfg.Network)
+	dns, err := conf.ResultDNS(cfg.Network, false)
 	if err != nil {
 		return conf.CNIError("preparing the result", err)
 	}

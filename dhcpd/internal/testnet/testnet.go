@@ -146,6 +146,35 @@ func (n *NS) Bridge(t testing.TB, name string, mac ipam.MAC, addrs ...netip.Pref
 	return index
 }
 
+// Give gives a link of the namespace an address, and Take takes it away.
+func (n *NS) Give(t testing.TB, name string, p netip.Prefix) {
+	t.Helper()
+	n.address(t, name, p, netlink.AddrAdd)
+}
+
+// Take takes an address from a link.
+func (n *NS) Take(t testing.TB, name string, p netip.Prefix) {
+	t.Helper()
+	n.address(t, name, p, netlink.AddrDel)
+}
+
+func (n *NS) address(t testing.TB, name string, p netip.Prefix, change func(netlink.Link, *netlink.Addr) error) {
+	t.Helper()
+	n.Do(t, func() error {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		return change(link, Address(p))
+	})
+}
+
+// Route sends what has no route of its own by a neighbour.
+func (n *NS) Route(t testing.TB, via netip.Addr) {
+	t.Helper()
+	n.Do(t, func() error { return netlink.RouteAdd(&netlink.Route{Gw: via.AsSlice()}) })
+}
+
 // Address returns p as netlink takes it.
 func Address(p netip.Prefix) *netlink.Addr {
 	return &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}

@@ -1,0 +1,343 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/miekg/dns"
+
+	"github.com/flatdhcp/flatdhcp/dhcpd/internal/testdns"
+	"github.com/flatdhcp/flatdhcp/dhcpd/internal/testnet"
+	"github.com/flatdhcp/flatdhcp/ipam"
+)
+
+// asHolder makes this test binary a program that has a UDP port and does no more.
+const asHolder = "FLAT_DHCPD_TEST_HOLD"
+
+func hold(addr string) int {
+	c, err := net.ListenPacket("udp4", addr)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	fmt.Println("held")
+	buf := make([]byte, 1)
+	for err == nil {
+		_, _, err = c.ReadFrom(buf)
+	}
+	return 1
+}
+
+// forwarder is where the tests' upstream server is, in the node's own namespace.
+var forwarder = netip.MustParseAddrPort("127.0.0.1:5353")
+
+// withDNS has the daemon serve DNS, and the clients be told of nobody else.
+func withDNS(n *ipam.Network) {
+	n.Bridge.DNS = ipam.DNS{Enabled: true, Forwarders: []netip.AddrPort{forwarder}}
+}
+
+// dnsNode is a node with DNS, one workload with its address, and an upstream server that
+// says 192.0.2.1 to everything.
+func dnsNode(t testing.TB) (*node, *testnet.NS, *testdns.Server) {
+	t.Helper()
+	n, c := newNode(t), testnet.New(t)
+	n.Port(t, "br100", "tap0", c, known)
+	c.Give(t, "eth0", netip.PrefixFrom(reserved, 24))
+	n.reserve(t, "vm1", known, reserved, withDNS)
+	var up *testdns.Server
+	n.Do(t, func() error { up = testdns.New(t, forwarder.String(), testdns.Address("192.0.2.1", "60")); return nil })
+	return n, c, up
+}
+
+// resolving waits until the daemon has said n times that it serves DNS.
+func (d *daemon) resolving(t testing.TB, n int) {
+	t.Helper()
+	await(t, fmt.Sprintf("DNS for the %d. time", n), func() bool {
+		return strings.Count(d.log.String(), "DNS on 10.0.0.1, domain novalocal") >= n
+	})
+}
+
+// ask sends one question from a namespace, by the given source address if it is valid.
+func ask(t testing.TB, ns *testnet.NS, network, name string, qtype uint16, from netip.Addr) (*dns.Msg, error) {
+	t.Helper()
+	var c net.Conn
+	ns.Do(t, func() (err error) {
+		d := net.Dialer{}
+		if from.IsValid() {
+			d.LocalAddr = &net.UDPAddr{IP: from.AsSlice()}
+		}
+		c, err = d.DialContext(context.Background(), network, "10.0.0.1:53")
+		return err
+	})
+	defer func() { _ = c.Close() }()
+	client := dns.Client{Net: network, Timeout: patience}
+	r, _, err := client.ExchangeWithConn(new(dns.Msg).SetQuestion(name, qtype), &dns.Conn{Conn: c})
+	return r, err
+}
+
+// answer is what a client gets, as text.
+func answer(t testing.TB, ns *testnet.NS, network, name string, qtype uint16) string {
+	t.Helper()
+	r, err := ask(t, ns, network, name, qtype, netip.Addr{})
+	if err != nil {
+		return err.Error()
+	}
+	s := dns.RcodeToString[r.Rcode]
+	for _, rr := range r.Answer {
+		s += " " + strings.Join(strings.Fields(rr.String())[3:], " ")
+	}
+	return s
+}
+
+// TestDNSOnTheWire: workloads and the node itself, by a DNS library and by the resolvers
+// that programs use.
+func TestDNSOnTheWire(t *testing.T) {
+	t.Parallel()
+	busybox := testnet.RequireProgram(t, "busybox")
+	n, c, up := dnsNode(t)
+	d := n.start(t, "--log-level", "debug")
+	d.resolving(t, 1)
+	for name, ns := range map[string]*testnet.NS{"workload": c, "node": n.NS} {
+		for _, network := range []string{"udp", "tcp"} {
+			for _, tc := range []struct {
+				name  string
+				qtype uint16
+				want  string
+			}{
+				{"vm1.novalocal.", dns.TypeA, "NOERROR A 10.0.0.2"},
+				{"VM1.NOVALOCAL.", dns.TypeAAAA, "NOERROR"},
+				{"2.0.0.10.in-addr.arpa.", dns.TypePTR, "NOERROR PTR vm1.novalocal."},
+				{"1.0.0.10.in-addr.arpa.", dns.TypePTR, "NOERROR PTR gateway.novalocal."},
+				{"vm9.novalocal.", dns.TypeA, "NXDOMAIN"},
+				{"www.example.org.", dns.TypeA, "NOERROR A 192.0.2.1"},
+			} {
+				if got := answer(t, ns, network, tc.name, tc.qtype); got != tc.want {
+					t.Errorf("%s by %s: %s: %s, want %s", name, network, tc.name, got, tc.want)
+				}
+			}
+		}
+	}
+	for _, q := range up.Asked() {
+		if q.Name != "www.example.org." {
+			t.Errorf("the upstream server was asked for %s", q.Name)
+		}
+	}
+	// A row that comes now is a name at once.
+	for i := range 20 {
+		host := fmt.Sprintf("new%d", i)
+		g := n.reserve(t, host, ipam.MAC{2, 0, 0, 0, 1, byte(i)}, netip.AddrFrom4([4]byte{10, 0, 0, 100 + byte(i)}), withDNS)
+		if got, want := answer(t, c, "udp", host+".novalocal.", dns.TypeA), "NOERROR A "+g.Addr.String(); got != want {
+			t.Fatalf("right after its ADD: %s, want %s", got, want)
+		}
+	}
+	conf := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(conf, []byte("nameserver 10.0.0.1\nsearch novalocal\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{busybox, "nslookup", "vm1.novalocal", "10.0.0.1"}, []string{"Name:\tvm1.novalocal\nAddress: 10.0.0.2"}},
+		{[]string{busybox, "nslookup", "10.0.0.2", "10.0.0.1"}, []string{"name = vm1.novalocal"}},
+		{[]string{busybox, "nslookup", "vm9.novalocal", "10.0.0.1"}, []string{"can't find vm9.novalocal: NXDOMAIN"}},
+		// The C library's, by the search list.
+		{[]string{"unshare", "-m", "sh", "-c", `mount --bind "$0" /etc/resolv.conf && getent ahostsv4 vm1; getent hosts 10.0.0.2; getent ahosts www.example.org`, conf},
+			[]string{"10.0.0.2        STREAM vm1.novalocal", "10.0.0.2        vm1.novalocal", "192.0.2.1       STREAM www.example.org"}},
+	} {
+		cmd := exec.Command(tc.args[0], tc.args[1:]...)
+		out := &transcript{}
+		cmd.Stdout, cmd.Stderr = out, out
+		<-c.Start(t, cmd)
+		for _, want := range tc.want {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("%v: no %q in\n%s", tc.args, want, out)
+			}
+		}
+	}
+	for _, line := range []string{"query[A] vm1.novalocal from 10.0.0.2", "DHCP vm1.novalocal is 10.0.0.2", "forwarded www.example.org to 127.0.0.1", "using nameserver 127.0.0.1#5353"} {
+		if !strings.Contains(d.log.String(), line) {
+			t.Errorf("not logged: %s", line)
+		}
+	}
+	// And clients are told where to ask.
+	offer := exchange(t, c.Station(t, "eth0"), message(t, known, dhcpv4.MessageTypeDiscover, dhcpv4.WithRequestedOptions(dhcpv4.OptionDomainNameServer)), testnet.Envelope{})
+	if got := texts(offer.DNS()); !cmp.Equal(got, []string{"10.0.0.1"}) {
+		t.Errorf("option 6 is %v", got)
+	}
+	d.stop(t)
+	if got := ports(t, n.NS, "0100000A:0035"); got != 0 {
+		t.Errorf("%d sockets on port 53 after the end", got)
+	}
+}
+
+// TestNoOpenResolver: from outside nobody is answered, neither by an address of its own
+// nor by one of the subnet's.
+func TestNoOpenResolver(t *testing.T) {
+	t.Parallel()
+	for name, from := range map[string]string{"own address": "203.0.113.2", "spoofed address": "10.0.0.77"} {
+		t.Run(name, func(t *testing.T) {
+			n, c, up := dnsNode(t)
+			outside := testnet.New(t)
+			n.Bridge(t, "wan0", ipam.MAC{2, 0, 0, 0, 9, 1}, netip.MustParsePrefix("203.0.113.1/24"))
+			n.Port(t, "wan0", "tap1", outside, ipam.MAC{2, 0, 0, 0, 9, 2})
+			outside.Give(t, "eth0", netip.MustParsePrefix("203.0.113.2/24"))
+			outside.Give(t, "eth0", netip.MustParsePrefix("10.0.0.77/32"))
+			outside.Route(t, netip.MustParseAddr("203.0.113.1"))
+			d := n.start(t)
+			d.resolving(t, 1)
+			var socket net.Conn
+			outside.Do(t, func() (err error) {
+				socket, err = (&net.Dialer{LocalAddr: &net.UDPAddr{IP: netip.MustParseAddr(from).AsSlice()}}).DialContext(context.Background(), "udp4", "10.0.0.1:53")
+				return err
+			})
+			defer func() { _ = socket.Close() }()
+			wire, err := new(dns.Msg).SetQuestion("www.example.org.", dns.TypeA).Pack()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := socket.Write(wire); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "the daemon to see it", func() bool {
+				return strings.Contains(d.log.String(), "ignoring query from non-local network "+from)
+			})
+			// The control: the same question of a workload, which the daemon reads after
+			// it from the same socket, is answered.
+			if got := answer(t, c, "udp", "www.example.org.", dns.TypeA); got != "NOERROR A 192.0.2.1" {
+				t.Errorf("a workload gets %s", got)
+			}
+			if n := len(up.Asked()); n != 1 {
+				t.Errorf("the upstream server was asked %d times: for the outsider too", n)
+			}
+			d.stop(t)
+		})
+	}
+}
+
+// TestDNSFollowsBridgeAndRecord: a bridge or gateway address made again, and DNS turned
+// off and on in the configuration.
+func TestDNSFollowsBridgeAndRecord(t *testing.T) {
+	t.Parallel()
+	n, c, _ := dnsNode(t)
+	d := n.start(t)
+	s := c.Station(t, "eth0")
+	works := func() {
+		t.Helper()
+		for _, network := range []string{"udp", "tcp"} {
+			if got := answer(t, c, network, "vm1.novalocal.", dns.TypeA); got != "NOERROR A 10.0.0.2" {
+				t.Errorf("by %s: %s", network, got)
+			}
+		}
+	}
+	option6 := func() []string {
+		t.Helper()
+		m := message(t, known, dhcpv4.MessageTypeDiscover, dhcpv4.WithRequestedOptions(dhcpv4.OptionDomainNameServer))
+		return texts(exchange(t, s, m, testnet.Envelope{}).DNS())
+	}
+	d.resolving(t, 1)
+	works()
+	n.Delete(t, "br100")
+	n.Bridge(t, "br100", bridgeMAC, gatewayIn)
+	n.Rejoin(t, "br100", "tap0")
+	d.resolving(t, 2)
+	works()
+	n.Take(t, "br100", gatewayIn)
+	await(t, "the end of service", func() bool { return strings.Count(d.log.String(), "DNS on 10.0.0.1 stopped") == 2 })
+	n.Give(t, "br100", gatewayIn)
+	d.resolving(t, 3)
+	works()
+
+	configure := func(change func(*ipam.Network)) {
+		t.Helper()
+		if _, err := n.store.Configure(t.Context(), network(withDNS, change)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	configure(func(r *ipam.Network) { r.Bridge.DNS.Enabled = false })
+	await(t, "port 53 to be free", func() bool { return ports(t, n.NS, "0100000A:0035") == 0 })
+	await(t, "no name server to be offered", func() bool { return len(option6()) == 0 })
+	configure(func(*ipam.Network) {})
+	d.resolving(t, 4)
+	works()
+	await(t, "the gateway to be offered", func() bool { return cmp.Equal(option6(), []string{"10.0.0.1"}) })
+	// What the conflist says comes before what is served.
+	configure(func(r *ipam.Network) { r.Bridge.DNS.Nameservers = []netip.Addr{netip.MustParseAddr("9.9.9.9")} })
+	await(t, "the configured server to be offered", func() bool { return cmp.Equal(option6(), []string{"9.9.9.9"}) })
+	works()
+	configure(func(r *ipam.Network) { r.Bridge.DNS.Domain = "lab.example" })
+	await(t, "the other zone", func() bool { return answer(t, c, "udp", "vm1.lab.example.", dns.TypeA) == "NOERROR A 10.0.0.2" })
+	d.stop(t)
+}
+
+// TestPort53Taken by another program: DHCP goes on and names whom to ask instead, the
+// log names the program, and once it has gone DNS is served.
+func TestPort53Taken(t *testing.T) {
+	t.Parallel()
+	n, c, _ := dnsNode(t)
+	told := []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("9.9.9.9:53"), forwarder, netip.MustParseAddrPort("192.0.2.9:53")}
+	if _, err := n.store.Configure(t.Context(), network(withDNS, func(r *ipam.Network) { r.Bridge.DNS.Forwarders = told })); err != nil {
+		t.Fatal(err)
+	}
+	// By its name and no more: what sockets root's processes have, the daemon has given
+	// up to see.
+	program := filepath.Join(t.TempDir(), "dnsmasq")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(self, program); err != nil {
+		t.Fatal(err)
+	}
+	holder, out := exec.Command(program), &transcript{}
+	holder.Env, holder.Stdout = append(os.Environ(), asHolder+"=0.0.0.0:53"), out
+	ended := n.Start(t, holder)
+	await(t, "the port to be taken", func() bool { return strings.Contains(out.String(), "held") })
+
+	d := n.start(t)
+	d.serving(t, 1)
+	s := c.Station(t, "eth0")
+	option6 := func() []string {
+		t.Helper()
+		m := message(t, known, dhcpv4.MessageTypeDiscover, dhcpv4.WithRequestedOptions(dhcpv4.OptionDomainNameServer))
+		return texts(exchange(t, s, m, testnet.Envelope{}).DNS())
+	}
+	// Those that a workload can ask: not on this node's loopback, not on another port.
+	if got := option6(); !cmp.Equal(got, []string{"9.9.9.9", "192.0.2.9"}) {
+		t.Errorf("option 6 is %v", got)
+	}
+	want := fmt.Sprintf("error: network flat has no DNS: port 53 of 10.0.0.1 is taken by probably dnsmasq (process %d)", holder.Process.Pid)
+	if log := d.log.String(); !strings.Contains(log, want) || !strings.Contains(log, "its clients are told of 9.9.9.9, 192.0.2.9 instead") {
+		t.Errorf("no %q in the log", want)
+	}
+	if err := holder.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	n.Give(t, "br100", netip.MustParsePrefix("10.0.0.200/32")) // wakes the daemon
+	d.resolving(t, 1)
+	await(t, "the gateway to be offered", func() bool { return cmp.Equal(option6(), []string{"10.0.0.1"}) })
+	if got := answer(t, c, "udp", "vm1.novalocal.", dns.TypeA); got != "NOERROR A 10.0.0.2" {
+		t.Error(got)
+	}
+	d.stop(t)
+}
+
+// ports counts the UDP sockets on an address, in /proc's form, in a namespace.
+func ports(t testing.TB, ns *testnet.NS, local string) int {
+	t.Helper()
+	cmd := exec.Command("/bin/cat", "/proc/net/udp")
+	var out transcript
+	cmd.Stdout = &out
+	<-ns.Start(t, cmd)
+	return strings.Count(out.String(), local+" ")
+}
