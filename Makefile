@@ -19,13 +19,14 @@ pkg_flat-dhcpd  = ./dhcpd
 pkg_flatctl     = ./flatctl
 
 # The lab's own commands; they are never installed.
-LABTOOLS = demo labctl bench
+LABTOOLS = demo labctl bench benchdhcp
 pkg_demo   = ./hack/cmd/demo
 pkg_labctl = ./hack/cmd/labctl
 pkg_bench  = ./hack/cmd/bench
+pkg_benchdhcp = ./hack/cmd/benchdhcp
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint vuln demo lab lab-down bench bench-store fuzz image install uninstall clean deps \
+.PHONY: help build test lint vuln demo lab lab-down bench bench-dhcp bench-store fuzz image install uninstall clean deps \
 	unit e2e e2e-bin soak need-root FORCE
 
 help: ## print this
@@ -68,7 +69,7 @@ unit: bin/tools/cni/.built
 	@FLATDHCP_REQUIRE_ROOT=1 CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 15m \
 		$$($(GO) list ./... | grep -vE '$(E2E_ONLY)')
 
-e2e: bin/tools/cni/.built build e2e-bin bin/bench
+e2e: bin/tools/cni/.built build e2e-bin bin/bench bin/benchdhcp
 	@echo "== end to end: the programs through cnitool, with real DHCP clients"
 	@! grep -l FLATDHCP_FAULT $(PROGRAMS:%=bin/%) || { echo "a fault point is in a program that is installed"; exit 1; }
 	@rm -f bin/samples
@@ -110,6 +111,10 @@ lab-down: ## remove it
 bench: build bin/bench bin/tools/cni/.built ## ADD and DEL beside bridge + host-local; BENCHFLAGS='-workloads 0 -json'
 	@hack/deps bench
 	@bin/bench $(BENCHFLAGS)
+
+bench-dhcp: build bin/benchdhcp ## leases beside dnsmasq, Kea and ISC dhcpd; BENCHFLAGS='-reservations 1000 -json'
+	@hack/deps bench-dhcp
+	@bin/benchdhcp $(BENCHFLAGS)
 
 bench-store: ## cost of reserve, release and look-up with 0, 1,000 and 60,000 reservations
 	@$(GO) test -run '^$$' -bench . -benchmem -count=1 -timeout 20m ./ipam
