@@ -6,10 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -145,20 +141,4 @@ func drain[T any](ch <-chan T) {
 		for range ch {
 		}
 	}()
-}
-
-// rpFilter returns the effective reverse-path filter of a link: the greater of its
-// own setting and that of "all". root is /proc/sys but in tests.
-func rpFilter(root, link string) int {
-	effective := 0
-	for _, name := range []string{"all", link} {
-		b, err := os.ReadFile(filepath.Join(root, "net/ipv4/conf", name, "rp_filter"))
-		if err != nil {
-			continue
-		}
-		if v, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
-			effective = max(effective, v)
-		}
-	}
-	return effective
 }

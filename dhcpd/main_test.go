@@ -134,32 +134,6 @@ func TestShort(t *testing.T) {
 	}
 }
 
-func TestRPFilter(t *testing.T) {
-	root := t.TempDir()
-	write := func(name, value string) {
-		dir := filepath.Join(root, "net/ipv4/conf", name)
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, "rp_filter"), []byte(value), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got := rpFilter(root, "br100"); got != 0 {
-		t.Errorf("nothing to read: %d", got)
-	}
-	for _, tc := range []struct {
-		all, own string
-		want     int
-	}{{"0\n", "0\n", 0}, {"1\n", "0\n", 1}, {"0\n", "2\n", 2}, {"2\n", "1\n", 2}, {"x", "1", 1}} {
-		write("all", tc.all)
-		write("br100", tc.own)
-		if got := rpFilter(root, "br100"); got != tc.want {
-			t.Errorf("all %q, own %q: %d, want %d", tc.all, tc.own, got, tc.want)
-		}
-	}
-}
-
 func TestSecondDaemonIsRefused(t *testing.T) {
 	n := newNode(t)
 	d := n.start(t)
@@ -226,19 +200,6 @@ func TestPortTaken(t *testing.T) {
 	if c := strings.Count(d.log.String(), "is taken by another"); c != 1 {
 		t.Errorf("said %d times", c)
 	}
-	d.stop(t)
-}
-
-func TestReversePathFilterIsNamed(t *testing.T) {
-	n := newNode(t)
-	n.Do(t, func() error {
-		return os.WriteFile("/proc/sys/net/ipv4/conf/br100/rp_filter", []byte("1"), 0o644)
-	})
-	n.reserve(t, "cirros", known, reserved)
-	d := n.start(t)
-	await(t, "the warning", func() bool {
-		return strings.Contains(d.log.String(), "warn: rp_filter is 1 on br100 (the greater of net.ipv4.conf.all.rp_filter and net.ipv4.conf.br100.rp_filter counts)")
-	})
 	d.stop(t)
 }
 

@@ -77,7 +77,6 @@ func serve(ctx context.Context, c config, log *slog.Logger) (err error) {
 		networks: follower.Networks,
 		look:     lookBridge,
 		open:     server.Open,
-		rpFilter: func(bridge string) int { return rpFilter("/proc/sys", bridge) },
 		now:      time.Now,
 		log:      log,
 		seen:     known,

@@ -24,7 +24,6 @@ type supervisor struct {
 	networks func() []*snapshot.Network
 	look     func(bridge string) (server.Binding, error) // absentError: it is known not to be there
 	open     func(server.Binding) (server.Transport, error)
-	rpFilter func(bridge string) int
 	now      func() time.Time
 	log      *slog.Logger
 	seen     *seen
@@ -153,11 +152,6 @@ func (s *supervisor) announce(c *snapshot.Copy, b server.Binding) {
 		c.Network.Pool.Gateway, short(time.Duration(c.Network.Bridge.LeaseTime))),
 		slog.Group(server.LogGroup, "network", c.Network.Name, "bridge", b.Bridge, "reservations", c.Len()))
 	s.log.Info(fmt.Sprintf("DHCP, sockets bound exclusively to interface %s", b.Bridge), "network", c.Network.Name)
-	if v := s.rpFilter(b.Bridge); v != 0 {
-		s.log.Warn(fmt.Sprintf("rp_filter is %d on %s (the greater of net.ipv4.conf.all.rp_filter and net.ipv4.conf.%s.rp_filter counts): "+
-			"a client that rebinds with an address of another subnet is not heard and keeps that address until its lease ends; set both to 0 to have it refused at once",
-			v, b.Bridge, b.Bridge), "network", c.Network.Name)
-	}
 }
 
 // short writes a duration as dnsmasq does: 2m, 1h30m.

@@ -67,7 +67,6 @@ func TestSupervisor(t *testing.T) {
 			opened = append(opened, &deaf{closed: make(chan struct{})})
 			return opened[len(opened)-1], nil
 		},
-		rpFilter: func(string) int { return 0 },
 	}
 	t.Cleanup(s.stop)
 	for _, step := range []struct {

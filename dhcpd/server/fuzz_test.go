@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"testing"
 
@@ -240,6 +241,129 @@ func checkFrame(t testing.TB, frame []byte) {
 	if folded(ones(ip[12:20])+protocolUDP+uint32(len(udp))+ones(udp)) != 0xffff {
 		t.Error("UDP checksum is wrong")
 	}
+}
+
+// framed returns payload in the frame of a broadcasting client.
+func framed(payload []byte) []byte {
+	f := append(make([]byte, frameLen), payload...)
+	putHeaders(f, known, zeroIP, Delivery{MAC: broadcastMAC, IP: broadcastIP, Relay: true}) // to port 67
+	return f
+}
+
+// TestUnwrap: what the kernel would do for a UDP socket.
+func TestUnwrap(t *testing.T) {
+	m := client(t, dhcpv4.MessageTypeDiscover).ToBytes()
+	good := framed(m)
+	changed := func(at int, v ...byte) []byte {
+		b := bytes.Clone(good)
+		copy(b[at:], v)
+		return b
+	}
+	// fixed has the header's checksum made right again.
+	fixed := func(b []byte) []byte {
+		b[24], b[25] = 0, 0
+		binary.BigEndian.PutUint16(b[24:], fold(sum(0, b[14:14+int(b[14]&15)*4])))
+		return b
+	}
+	options := func(n int) []byte { // IPv4 options
+		b := append(append(bytes.Clone(good[:34]), make([]byte, n)...), good[34:]...)
+		b[14] = 4<<4 | byte(5+n/4)
+		binary.BigEndian.PutUint16(b[16:], uint16(len(b)-14))
+		return fixed(b)
+	}
+	for _, tc := range []struct {
+		name    string
+		frame   []byte
+		checked bool
+		ok      bool
+	}{
+		{"as it should be", good, false, true},
+		{"with padding behind it", append(bytes.Clone(good), make([]byte, 30)...), false, true},
+		{"with IPv4 options", options(8), false, true},
+		{"TTL 1", fixed(changed(22, 1)), false, true},
+		{"from an odd port", changed(34, 0x04, 0x2c), true, true},
+		{"without UDP checksum", changed(40, 0, 0), false, true},
+		{"a wrong UDP checksum", changed(40, 1, 2), false, false},
+		{"a UDP checksum that the kernel has not filled in", changed(40, 1, 2), true, true},
+		{"a flipped bit in the message", changed(100, good[100]^1), false, false},
+		{"a wrong header checksum", changed(24, 1, 2), true, false},
+		{"another ethertype", changed(12, 0x86, 0xdd), true, false},
+		{"IP version 6", fixed(changed(14, 0x65)), true, false},
+		{"a header of 16 bytes", fixed(changed(14, 0x44)), true, false},
+		{"a header beyond the packet", changed(14, 0x4f), true, false},
+		{"TCP", fixed(changed(23, 6)), true, false},
+		{"a fragment", fixed(changed(20, 0x20, 0)), true, false},
+		{"a later fragment", fixed(changed(20, 0, 8)), true, false},
+		{"longer than the frame", fixed(changed(16, 0x7f, 0xff)), true, false},
+		{"shorter than its headers", fixed(changed(16, 0, 24)), true, false},
+		{"to another port", changed(36, 0, 68), true, false},
+		{"a UDP length beyond the packet", changed(38, 0x7f, 0xff), true, false},
+		{"a UDP length of 7", changed(38, 0, 7), true, false},
+		{"cut off", good[:41], true, false},
+		{"nothing", nil, true, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			d, ok := unwrap(tc.frame, tc.checked)
+			if ok != tc.ok {
+				t.Fatalf("unwrap: %v, want %v", ok, tc.ok)
+			}
+			if ok && (!bytes.Equal(d.message(tc.frame), m) || d.To != broadcastIP || d.From != known) {
+				t.Errorf("%+v", d)
+			}
+		})
+	}
+}
+
+// FuzzReceive feeds frames to the whole path, as the socket does: whatever comes, every
+// answer goes to the one known client, is well formed, and the next good message is
+// answered.
+func FuzzReceive(f *testing.F) {
+	for _, c := range corpus(f) {
+		f.Add(framed(c.b), true, false)
+	}
+	f.Add([]byte{}, false, false)
+	f.Add(make([]byte, 100), true, true)
+	relayed := client(f, dhcpv4.MessageTypeDiscover, giaddr(relay), raw(82, 5, 4, 10, 0, 0, 9, 11, 4, 10, 0, 0, 9)).ToBytes()
+	f.Add(framed(relayed), true, false)
+	f.Add(framed(client(f, dhcpv4.MessageTypeDecline, option4(54, gateway), option4(50, reserved)).ToBytes()), true, false)
+	n := testNetwork()
+	n.Bridge.DHCP = ipam.DHCP{Relays: []netip.Addr{relay}, RapidCommit: true}
+	n.Bridge.DHCPOptions = set(f, "42=10.0.0.9", "67=pxelinux.0", "121=10.9.0.0/16 via 10.0.0.9")
+	row := testRow()
+	row.Options = set(f, "224=hex:0a0b", "3=10.0.0.9")
+	c := copyOf(n, *row)
+	good := client(f, dhcpv4.MessageTypeRequest, ciaddr(reserved)).ToBytes()
+	f.Fuzz(func(t *testing.T, frame []byte, checked, late bool) {
+		if len(frame) > maxDatagram {
+			return
+		}
+		w := newWire()
+		s := New(&rows{current: c}, w, Binding{Bridge: "br100", MAC: bridgeMAC, Addrs: []netip.Addr{gateway}}, slog.New(slog.DiscardHandler))
+		s.Hook = &listener{}
+		p := s.newPath()
+		how := quick
+		if late {
+			how = current
+		}
+		d, ok := unwrap(frame, checked)
+		d.Damaged = !ok
+		p.handle(frame, d, c, how)
+		for len(w.out) > 0 {
+			out := <-w.out
+			checkFrame(t, out)
+			reply := decode(t, out[frameLen:])
+			if ipam.MAC(reply.ClientHWAddr[:6]) != known || reply.OpCode != dhcpv4.OpcodeBootReply {
+				t.Errorf("answer to %v", reply.ClientHWAddr)
+			}
+			to := netip.AddrFrom4([4]byte(out[30:34]))
+			if to != reserved && to != broadcastIP && to != relay && reply.MessageType() != dhcpv4.MessageTypeNak {
+				t.Errorf("a %v goes to %v", reply.MessageType(), to)
+			}
+		}
+		if got := p.handle(good, Datagram{Len: len(good), To: gateway}, c, quick); got != handled || len(w.out) != 1 {
+			t.Errorf("afterwards a good message is %v, with %d answers", got, len(w.out))
+		}
+	})
 }
 
 func FuzzParse(f *testing.F) {

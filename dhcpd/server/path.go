@@ -52,16 +52,16 @@ func (s *Server) newPath() *path {
 // matters whether c is current.
 func (p *path) handle(buf []byte, d Datagram, c *snapshot.Copy, how freshness) outcome {
 	q := &p.query
-	if d.Cut {
-		p.refuse(fmt.Errorf("longer than %d bytes", maxDatagram))
-		return handled
-	}
-	if err := q.Parse(buf[:d.Len]); err != nil {
+	if err := p.read(buf, d); err != nil {
 		p.refuse(err)
 		return handled
 	}
 	q.To, q.From = d.To, d.From
 	if !p.prepare(c) {
+		return handled
+	}
+	if d.To != broadcastIP && !p.scope.isLocal(d.To) && d.To != p.scope.broadcast {
+		p.refuse(errElsewhere)
 		return handled
 	}
 	row := c.ByMAC(q.MAC())
@@ -86,6 +86,24 @@ func (p *path) handle(buf []byte, d Datagram, c *snapshot.Copy, how freshness) o
 	}
 	p.answer(&r)
 	return handled
+}
+
+// Errors of what is no DHCP message for us, beside those of Parse.
+var (
+	errCut       = fmt.Errorf("longer than %d bytes", maxDatagram)
+	errDamaged   = errors.New("its headers or checksums are damaged")
+	errElsewhere = errors.New("it is on its way to another server")
+)
+
+// read finds the message in what was received.
+func (p *path) read(buf []byte, d Datagram) error {
+	switch {
+	case d.Cut:
+		return errCut
+	case d.Damaged:
+		return errDamaged
+	}
+	return p.query.Parse(d.message(buf))
 }
 
 // prepare makes the scope for copy c if the last one was made for another.

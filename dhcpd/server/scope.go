@@ -36,6 +36,7 @@ type Scope struct {
 	MTU       int
 
 	mask        [4]byte
+	broadcast   netip.Addr // the subnet's
 	options     []option   // in the order for clients that send no option 55
 	at          [256]uint8 // by code: 1 + the index into options; 0 = none
 	allowed     []netip.Addr
@@ -67,6 +68,10 @@ func NewScope(n *ipam.Network, b Binding) (*Scope, error) {
 		s.MTU = defaultMTU
 	}
 	binary.BigEndian.PutUint32(s.mask[:], ^uint32(0)<<(32-s.Subnet.Bits()))
+	var last [4]byte
+	base := s.Subnet.Addr().As4()
+	binary.BigEndian.PutUint32(last[:], binary.BigEndian.Uint32(base[:])|^binary.BigEndian.Uint32(s.mask[:]))
+	s.broadcast = netip.AddrFrom4(last)
 	s.options = merged(networkOptions(n, b, s), n.Bridge.DHCPOptions)
 	for i, o := range s.options {
 		s.at[o.code] = uint8(i + 1)
@@ -83,10 +88,7 @@ func networkOptions(n *ipam.Network, b Binding, s *Scope) []option {
 			list = append(list, option{code, value})
 		}
 	}
-	var broadcast [4]byte
-	base := s.Subnet.Addr().As4()
-	binary.BigEndian.PutUint32(broadcast[:], binary.BigEndian.Uint32(base[:])|^binary.BigEndian.Uint32(s.mask[:]))
-	add(optBroadcast, broadcast[:])
+	add(optBroadcast, s.broadcast.AsSlice())
 	add(optRouter, router(n))
 	dns := n.Bridge.DNS
 	nameservers := dns.Nameservers

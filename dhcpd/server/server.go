@@ -139,8 +139,9 @@ func (s *Server) Run(ctx context.Context) {
 // their own, which strangers cannot fill.
 func (s *Server) postpone(queue chan<- *lateQuery, buf []byte, d Datagram, at time.Time) {
 	l := s.free.Get().(*lateQuery)
-	copy(l.buf[:], buf[:d.Len])
+	copy(l.buf[:], d.message(buf))
 	l.d, l.at = d, at
+	l.d.Off = 0
 	select {
 	case queue <- l:
 	default:

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -162,6 +163,20 @@ func running(t testing.TB, r *rows, change ...func(*Server)) (*Server, *wire, *l
 	for _, f := range change {
 		f(s)
 	}
+	t.Cleanup(func() {
+		select {
+		case <-w.closed:
+		default:
+			t.Error("the transport is still open")
+		}
+	})
+	served(t, s) // its clean-up comes first
+	return s, w, log
+}
+
+// served runs s until the test ends.
+func served(t testing.TB, s *Server) *Server {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); s.Run(ctx) }()
@@ -172,13 +187,16 @@ func running(t testing.TB, r *rows, change ...func(*Server)) (*Server, *wire, *l
 		case <-time.After(patience):
 			t.Error("Run does not end")
 		}
-		select {
-		case <-w.closed:
-		default:
-			t.Error("the transport is still open")
-		}
 	})
-	return s, w, log
+	return s
+}
+
+// heapInUse returns how many bytes are reachable.
+func heapInUse() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
 
 func TestKnownClientsDoNotWaitForTheStore(t *testing.T) {

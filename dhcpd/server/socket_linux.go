@@ -19,18 +19,23 @@ import (
 // their clients wait for seconds.
 const receiveBuffer = 4 << 20
 
-// socket is the usual transport: a UDP socket to receive, so that the kernel checks
-// sums, reassembles fragments and applies INPUT rules, and a packet socket to send
-// whole frames to clients that have no address yet.
+// socket is the usual transport: a packet socket for frames, in and out.
+//
+// A UDP socket would do for receiving, until INPUT rules or rp_filter of the node drop
+// what it should hear: a policy of DROP without an exception for DHCP, or the REBIND of a
+// client with an address of another subnet, which is the one that most needs a NAK. Which
+// rules do so cannot be told from outside in general, and a packet socket hears all. It
+// costs as much, and tells the Ethernet source besides. The bridge's own rules (the
+// guard) still come first.
 type socket struct {
-	udp  *net.UDPConn
-	oob  []byte // Receive's, one goroutine
-	last uint32 // drops reported so far
+	port  *net.UDPConn // holds UDP port 67 and hears nothing
+	file  *os.File     // of fd
+	in    *receiver
+	route int // raw IPv4, headers ours
 
 	mu     sync.Mutex // guards what follows
-	link   unix.SockaddrLinklayer
 	fd     int
-	raw    int // IPv4, headers ours
+	link   unix.SockaddrLinklayer
 	next   unix.SockaddrInet4
 	closed bool
 }
@@ -39,37 +44,49 @@ type socket struct {
 // CAP_NET_BIND_SERVICE, and must run in the bridge's network namespace. The sockets
 // are bound to the link, not to its name: once that link is deleted they hear
 // nothing more and say nothing, so the caller watches it and opens anew.
-func Open(b Binding) (Transport, error) {
-	udp, err := listen(b)
-	if err != nil {
+func Open(b Binding) (_ Transport, err error) {
+	s := &socket{link: unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_IP), Ifindex: b.Index, Halen: 6}}
+	// The port first: where another server has it nothing else is opened.
+	if s.port, err = hold(b); err != nil {
 		return nil, err
 	}
-	// Protocol 0: this socket must not receive anything.
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		_ = udp.Close()
+	defer func() {
+		if err != nil {
+			_ = s.port.Close()
+		}
+	}()
+	// Protocol 0 until it is bound: without its filter it must not receive anything.
+	if s.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
 		return nil, fmt.Errorf("opening a packet socket for %s (is CAP_NET_RAW missing?): %w", b.Bridge, err)
 	}
+	s.file = os.NewFile(uintptr(s.fd), "packet socket on "+b.Bridge)
+	defer func() {
+		if err != nil {
+			_ = s.file.Close()
+		}
+	}()
+	if err = s.prepare(); err != nil {
+		return nil, fmt.Errorf("preparing the packet socket for %s: %w", b.Bridge, err)
+	}
 	// IPPROTO_RAW: headers are ours, and this one receives nothing either.
-	raw, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_RAW)
-	if err != nil {
-		_ = udp.Close()
-		_ = unix.Close(fd)
+	if s.route, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_RAW); err != nil {
 		return nil, fmt.Errorf("opening a raw IPv4 socket for relay agents (is CAP_NET_RAW missing?): %w", err)
 	}
-	return &socket{
-		udp: udp, fd: fd, raw: raw, oob: make([]byte, 256),
-		// The protocol is what bridge-family rules see as the frame's type.
-		link: unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_IP), Ifindex: b.Index, Halen: 6},
-	}, nil
+	return s, nil
 }
 
-// listen opens UDP port 67 on the bridge, without SO_REUSEPORT: two servers on one
-// bridge would both answer every broadcast, so the second one must fail.
-func listen(b Binding) (*net.UDPConn, error) {
+// hold takes UDP port 67 on the bridge, without SO_REUSEPORT: two servers on one bridge
+// would both answer every broadcast, so the second one must fail. It is never read: it is
+// there because the kernel would else answer each unicast renewal with "port
+// unreachable".
+func hold(b Binding) (*net.UDPConn, error) {
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
-		if e := c.Control(func(fd uintptr) { err = prepare(int(fd), b) }); e != nil {
+		if e := c.Control(func(fd uintptr) {
+			if err = os.NewSyscallError("SO_BINDTODEVICE", unix.BindToDevice(int(fd), b.Bridge)); err == nil {
+				err = attach(int(fd), nothing)
+			}
+		}); e != nil {
 			return e
 		}
 		return err
@@ -80,60 +97,46 @@ func listen(b Binding) (*net.UDPConn, error) {
 			serverPort, b.Bridge, serverPort, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("listening on UDP port %d of %s: %w", serverPort, b.Bridge, err)
+		return nil, fmt.Errorf("taking UDP port %d of %s: %w", serverPort, b.Bridge, err)
 	}
 	return conn.(*net.UDPConn), nil
 }
 
-// prepare sets the options that must be in place before the socket is bound.
-func prepare(fd int, b Binding) error {
-	if err := unix.BindToDevice(fd, b.Bridge); err != nil {
-		return os.NewSyscallError("SO_BINDTODEVICE", err)
+// prepare makes s.fd receive the bridge's DHCP messages, and nothing before its options
+// are in place.
+func (s *socket) prepare() (err error) {
+	if err := attach(s.fd, messages); err != nil {
+		return err
 	}
 	// FORCE goes beyond net.core.rmem_max; without the capability take what we get.
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer); err != nil {
+	if unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+		if err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer); err != nil {
 			return os.NewSyscallError("SO_RCVBUF", err)
 		}
 	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1); err != nil {
+	if err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1); err != nil {
 		return os.NewSyscallError("SO_RXQ_OVFL", err)
 	}
-	return os.NewSyscallError("IP_PKTINFO", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1))
+	if err := unix.SetsockoptInt(s.fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
+		return os.NewSyscallError("PACKET_AUXDATA", err)
+	}
+	if s.in, err = newReceiver(s.file); err != nil {
+		return err
+	}
+	return os.NewSyscallError("bind", unix.Bind(s.fd, &s.link))
 }
 
 // Receive implements Transport.
 func (s *socket) Receive(b []byte) (Datagram, error) {
-	n, oobn, flags, _, err := s.udp.ReadMsgUDPAddrPort(b, s.oob)
+	d, err := s.in.frame(b)
 	if err != nil {
-		if errors.Is(err, net.ErrClosed) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.closed {
 			return Datagram{}, net.ErrClosed
 		}
-		return Datagram{}, err
 	}
-	d := Datagram{Len: n, To: broadcastIP, Drops: s.last, Cut: flags&unix.MSG_TRUNC != 0}
-	s.control(s.oob[:oobn], &d)
-	return d, nil
-}
-
-// control reads what the kernel says beside the datagram: where it was sent to and
-// how many were lost before it. What cannot be read is left as it is.
-func (s *socket) control(rest []byte, d *Datagram) {
-	for len(rest) > 0 {
-		h, data, next, err := unix.ParseOneSocketControlMessage(rest)
-		if err != nil {
-			return
-		}
-		rest = next
-		switch {
-		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
-			// struct in_pktinfo: ifindex, spec_dst, addr; the last is the header's.
-			d.To = netip.AddrFrom4([4]byte(data[8:12]))
-		case h.Level == unix.SOL_SOCKET && h.Type == unix.SO_RXQ_OVFL && len(data) >= 4:
-			s.last = binary.NativeEndian.Uint32(data)
-			d.Drops = s.last
-		}
-	}
+	return d, err
 }
 
 // Send implements Transport.
@@ -157,7 +160,7 @@ func (s *socket) Route(packet []byte, to netip.Addr) error {
 		return net.ErrClosed
 	}
 	s.next.Addr = to.As4()
-	if err := unix.Sendto(s.raw, packet, 0, &s.next); err != nil {
+	if err := unix.Sendto(s.route, packet, 0, &s.next); err != nil {
 		return os.NewSyscallError("sending to relay agent "+to.String(), err)
 	}
 	return nil
@@ -165,15 +168,13 @@ func (s *socket) Route(packet []byte, to netip.Addr) error {
 
 // Close implements Transport; it ends a Receive that waits.
 func (s *socket) Close() error {
-	err := s.udp.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return err
+		return net.ErrClosed
 	}
 	s.closed = true
-	return errors.Join(err, os.NewSyscallError("closing packet socket", unix.Close(s.fd)),
-		os.NewSyscallError("closing raw socket", unix.Close(s.raw)))
+	return errors.Join(s.file.Close(), s.port.Close(), os.NewSyscallError("closing raw socket", unix.Close(s.route)))
 }
 
 func htons(v uint16) uint16 {

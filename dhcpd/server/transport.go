@@ -22,8 +22,8 @@ type Binding struct {
 
 // Datagram tells how a message came.
 type Datagram struct {
-	Len int
-	To  netip.Addr // IP destination
+	Off, Len int        // where the message is in the buffer
+	To       netip.Addr // IP destination
 	// From is the Ethernet source; zero = unknown.
 	From ipam.MAC
 	// Drops counts, since the transport was opened, what the kernel threw away
@@ -31,7 +31,12 @@ type Datagram struct {
 	Drops uint32
 	// Cut: the datagram was longer than the buffer. No client sends such a thing.
 	Cut bool
+	// Damaged: headers do not fit together or a checksum is wrong.
+	Damaged bool
 }
+
+// message returns the message in the buffer that was given to Receive.
+func (d Datagram) message(buf []byte) []byte { return buf[d.Off : d.Off+d.Len] }
 
 // Transport carries datagrams between a bridge and a Server. Receive is called by
 // one goroutine, Send by several.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -58,6 +59,7 @@ type Envelope struct {
 	FromMAC, ToMAC ipam.MAC
 	From, To       netip.Addr
 	Port           uint16
+	VLAN           *byte // the tag's VLAN; nil = no tag
 }
 
 // Send sends m from UDP port 68 to 67.
@@ -95,7 +97,21 @@ func (s *Station) send(payload []byte, chaddr net.HardwareAddr, e Envelope) erro
 	udp = append(append(udp, 0, 0), payload...)
 	binary.BigEndian.PutUint16(udp[6:], ^Sum(ip[12:20], []byte{0, 17}, udp[4:6], udp))
 	f = append(append(f, ip...), udp...)
+	if e.VLAN != nil {
+		f = slices.Insert(f, 12, 0x81, 0, 0, *e.VLAN)
+	}
 	return unix.Sendto(s.fd, f, 0, &s.to)
+}
+
+// TrySend is Send for goroutines other than the test's.
+func (s *Station) TrySend(m *dhcpv4.DHCPv4, e Envelope) error {
+	return s.send(m.ToBytes(), m.ClientHWAddr, e)
+}
+
+// SendTagged broadcasts m with a VLAN tag.
+func (s *Station) SendTagged(t testing.TB, m *dhcpv4.DHCPv4, vlan byte) {
+	t.Helper()
+	must(t, s.send(m.ToBytes(), m.ClientHWAddr, Envelope{VLAN: &vlan}))
 }
 
 // SendRaw sends a UDP payload that need not be a DHCP message.
