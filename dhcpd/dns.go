@@ -31,6 +31,7 @@ type resolvers struct {
 
 	serving map[string]*resolving // by bridge
 	gateway atomic.Pointer[[]netip.Addr]
+	tallies tallies
 }
 
 // resolving is one network's.
@@ -39,6 +40,7 @@ type resolving struct {
 	index   int // of the bridge
 	addr    netip.Addr
 	up      *upstream.Resolver
+	tally   *tally
 	told    complaint
 
 	server *names.Server // nil: the port could not be had
@@ -80,6 +82,9 @@ func (r *resolvers) reconcile(ctx context.Context, wanted map[string]served) {
 		if v == nil {
 			v = &resolving{network: w.network, index: w.binding.Index, addr: n.Pool.Gateway}
 			v.up = upstream.New(n.Bridge.DNS.Forwarders, r.resolvConf, r.isSelf, r.log.With("network", w.network.Name()))
+			v.tally = r.tallies.of(keyOf(w.network))
+			v.up.Counters = &v.tally.upstream
+			v.tally.cache.Store(v.up)
 			r.serving[bridge] = v
 		}
 		if v.server == nil {
@@ -106,6 +111,8 @@ func (r *resolvers) start(ctx context.Context, v *resolving, n *ipam.Network) {
 	}
 	ctx, v.cancel = context.WithCancel(ctx)
 	v.server = names.New(v.network, sockets, v.index, v.up, r.log.With("network", n.Name))
+	v.server.Counters = &v.tally.server
+	v.tally.served.Store(true)
 	v.done = make(chan struct{})
 	go func(s *names.Server, done chan<- struct{}) {
 		defer close(done)
@@ -155,6 +162,7 @@ func (v *resolving) stop() {
 	if v.server != nil {
 		v.cancel()
 		<-v.done
+		v.tally.served.Store(false)
 	}
 }
 

@@ -174,6 +174,24 @@ func TestDNSOnTheWire(t *testing.T) {
 	if got := texts(offer.DNS()); !cmp.Equal(got, []string{"10.0.0.1"}) {
 		t.Errorf("option 6 is %v", got)
 	}
+	_, metrics := n.get(t, "/metrics")
+	for _, want := range []string{
+		`flatdhcp_dns_served{network="flat"} 1`, `flatdhcp_dns_queries_total{network="flat",outcome="outsider"} 0`,
+		// The cache's: what was asked of the upstream server once, however often.
+		`flatdhcp_dns_forwards_total{network="flat",result="error"} 0`, `flatdhcp_dns_queries_total{network="flat",outcome="failed"} 0`,
+	} {
+		if !strings.Contains(metrics, want+"\n") {
+			t.Errorf("no %s in the metrics", want)
+		}
+	}
+	for _, some := range []string{`queries_total{network="flat",outcome="found"}`, `queries_total{network="flat",outcome="nxdomain"}`, `queries_total{network="flat",outcome="nodata"}`,
+		`queries_total{network="flat",outcome="cached"}`, `queries_total{network="flat",outcome="forwarded"}`, `tcp_queries_total{network="flat"}`,
+		`cache_total{network="flat",result="hit"}`, `cache_total{network="flat",result="miss"}`, `forwards_total{network="flat",result="ok"}`, `cache_entries{network="flat"}`, `cache_bytes{network="flat"}`} {
+		_, after, there := strings.Cut(metrics, "flatdhcp_dns_"+some+" ")
+		if value, _, _ := strings.Cut(after, "\n"); !there || value == "0" {
+			t.Errorf("flatdhcp_dns_%s is %q", some, value)
+		}
+	}
 	d.stop(t)
 	if got := ports(t, n.NS, "0100000A:0035"); got != 0 {
 		t.Errorf("%d sockets on port 53 after the end", got)

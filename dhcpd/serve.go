@@ -73,6 +73,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) (err error) {
 		wg.Go(func() { known.hook.Run(beside, known.book.List()) })
 	}
 
+	resolving := &resolvers{listen: names.Listen, resolvConf: "/etc/resolv.conf", now: time.Now, log: log}
 	s := supervisor{
 		networks: follower.Networks,
 		look:     lookBridge,
@@ -80,13 +81,13 @@ func serve(ctx context.Context, c config, log *slog.Logger) (err error) {
 		now:      time.Now,
 		log:      log,
 		seen:     known,
-		dns:      &resolvers{listen: names.Listen, resolvConf: "/etc/resolv.conf", now: time.Now, log: log},
+		dns:      resolving,
 	}
 	defer s.stop()
 	turns := newTurns(log)
 	r := report.Report{
 		Leases: known.book.List, Events: &known.stream, Networks: s.networkStates, Alive: turns.alive, Log: log,
-		Sources: []report.Source{known.metrics(follower.Networks), keeperMetrics(keeper), stateMetrics(s.networkStates)},
+		Sources: []report.Source{known.metrics(follower.Networks), keeperMetrics(keeper), stateMetrics(s.networkStates), resolving.metrics(follower.Networks)},
 	}
 	wg.Go(func() { r.Serve(beside, listeners...) })
 	alive := time.NewTicker(aliveEvery)

@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// receiveBuffer is room for what comes while a copy of the store is made, in bytes.
+const receiveBuffer = 1 << 20
+
 // TakenError says that another program has the port, as far as can be told which one.
 type TakenError struct {
 	Addr   netip.AddrPort
@@ -46,6 +49,10 @@ func Listen(addr netip.AddrPort) (*Sockets, error) {
 		var err error
 		if e := c.Control(func(fd uintptr) {
 			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+			// Beyond the system's limit if that is allowed; less is no reason to stop.
+			if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+				_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+			}
 		}); e != nil {
 			return e
 		}

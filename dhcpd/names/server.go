@@ -62,7 +62,9 @@ type Counters struct {
 // what has to wait, for the store or for another server, gets a goroutine of its own,
 // of which there is a bounded number.
 type Server struct {
-	Counters Counters
+	// Counters may be replaced before Run, by those of an earlier Server that this one
+	// goes on with.
+	Counters *Counters
 	Upstream *upstream.Resolver
 
 	source  Source
@@ -88,7 +90,8 @@ type built struct {
 // them.
 func New(source Source, sockets *Sockets, index int, up *upstream.Resolver, log *slog.Logger) *Server {
 	return &Server{
-		source: source, sockets: sockets, index: index, Upstream: up, log: log,
+		Counters: new(Counters), Upstream: up,
+		source: source, sockets: sockets, index: index, log: log,
 		debug:     log.Enabled(context.Background(), slog.LevelDebug),
 		waiting:   newSlots(maxWaiting, maxEach),
 		conns:     newSlots(maxConns, maxConnsEach),

@@ -225,7 +225,7 @@ func TestReplies(t *testing.T) {
 	if n := len(up.Asked()); n != 1 {
 		t.Errorf("asked upstream %d times", n)
 	}
-	c := &r.Counters
+	c := r.Counters
 	outcomes := c.Refused.Load() + c.Found.Load() + c.NoData.Load() + c.NoName.Load() + c.Cached.Load() + c.Forwarded.Load()
 	if c.Queries.Load() != outcomes || c.TCP.Load() != c.Queries.Load()/2 || c.Forwarded.Load() != 1 || c.Cached.Load() != 1 || r.Upstream.Counters.Hits.Load() != 1 {
 		t.Errorf("%d queries, %d by TCP, %d outcomes, %d forwarded, %d cached", c.Queries.Load(), c.TCP.Load(), outcomes, c.Forwarded.Load(), c.Cached.Load())

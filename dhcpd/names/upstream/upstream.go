@@ -46,7 +46,8 @@ type Counters struct {
 
 // Resolver asks for one network. It is safe for concurrent use.
 type Resolver struct {
-	Counters Counters
+	// Counters may be replaced before the first question.
+	Counters *Counters
 
 	log        *slog.Logger
 	self       func(netip.AddrPort) bool
@@ -74,7 +75,8 @@ type flight struct {
 // are none. Whatever self holds to be this daemon is never asked.
 func New(servers []netip.AddrPort, resolvConfPath string, self func(netip.AddrPort) bool, log *slog.Logger) *Resolver {
 	r := &Resolver{
-		log: log, self: self, now: time.Now, tryTimeout: tryTimeout, budget: budget,
+		Counters: new(Counters),
+		log:      log, self: self, now: time.Now, tryTimeout: tryTimeout, budget: budget,
 		file:  resolvConf{path: resolvConfPath, now: time.Now},
 		cache: newCache(cacheBytes), health: map[netip.AddrPort]*health{}, flights: map[key]*flight{},
 	}

@@ -108,8 +108,16 @@ func TestServers(t *testing.T) {
 	}{
 		"good":       {good, answer},
 		"truncating": {long, answer},
-		"dead":       {nil, "error: no DNS server answered"},
-		"silent":     {silent, "error: no DNS server answered"},
+		"slow": {func(q *dns.Msg, tcp bool) *dns.Msg {
+			<-time.After(40 * time.Millisecond) // of the 100 that it has
+			return testdns.Reply(q, answer)
+		}, answer},
+		"too slow": {func(q *dns.Msg, tcp bool) *dns.Msg {
+			<-time.After(time.Second) // its answer comes to a socket that is closed
+			return testdns.Reply(q, "www.example.org. 60 IN A 203.0.113.66")
+		}, "error: no DNS server answered"},
+		"dead":   {nil, "error: no DNS server answered"},
+		"silent": {silent, "error: no DNS server answered"},
 		"wrong ID": {func(q *dns.Msg, tcp bool) *dns.Msg {
 			r := testdns.Reply(q, "www.example.org. 60 IN A 203.0.113.66")
 			r.Id++
