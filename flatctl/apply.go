@@ -174,6 +174,9 @@ func count(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
+	if strings.HasSuffix(what, "ss") {
+		what += "e"
+	}
 	return fmt.Sprintf("%d %ss", n, what)
 }
 

@@ -56,9 +56,10 @@ type control struct {
 	now         func() time.Time
 	node        func(dataDir string) (node, error)
 	counters    liveCounters
+	daemon      daemonClient
 
 	dataDir string
-	output  string // table or json
+	output  string // table, json or dnsmasq
 }
 
 // failure is an error of a command that was understood; every other one is a usage
@@ -133,24 +134,31 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 defects found.`,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		PersistentPreRunE: func(*cobra.Command, []string) error {
-			switch c.output {
-			case "table", "json":
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case c.output == "table", c.output == "json", c.output == "dnsmasq" && cmd.Name() == "reservations":
 				return nil
-			case "dnsmasq":
-				return usageError{"-o dnsmasq is not supported by this version: table and json are"}
+			case c.output == "dnsmasq":
+				return usageError{"-o dnsmasq is a hosts file: flatctl reservations prints it"}
 			}
 			return usageError{fmt.Sprintf("-o %q: table or json is wanted", c.output)}
 		},
 	}
 	root.SetVersionTemplate("flatctl {{.Version}}\n")
 	root.PersistentFlags().StringVar(&c.dataDir, "data-dir", conf.DefaultDataDir, "directory of the stores")
-	root.PersistentFlags().StringVarP(&c.output, "output", "o", "table", "table for people, json for programs")
-	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	root.PersistentFlags().StringVarP(&c.output, "output", "o", "table", "table for people, json for programs; reservations also as dnsmasq's hosts file")
+	_ = root.RegisterFlagCompletionFunc("output", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		formats := []string{"table", "json"}
+		if cmd.Name() == "reservations" {
+			formats = append(formats, "dnsmasq")
+		}
+		return formats, cobra.ShellCompDirectiveNoFileComp
+	})
 	_ = root.MarkPersistentFlagDirname("data-dir")
 	root.AddCommand(
 		c.applyCommand(), c.networksCommand(), c.networkCommand(),
 		c.reservationsCommand(), c.reserveCommand(), c.releaseCommand(),
+		c.importCommand(), c.leasesCommand(), c.eventsCommand(),
 		c.rulesCommand(), c.checkCommand(), c.configCommand(), c.installCommand(),
 	)
 	return root

@@ -5,6 +5,8 @@ package main
 import (
 	"os"
 	"time"
+
+	"github.com/flatdhcp/flatdhcp/plugins/rundir"
 )
 
 // version is set by the linker.
@@ -19,6 +21,7 @@ func main() {
 		node:   thisNode,
 
 		counters: kernelCounters(),
+		daemon:   daemonClient{rundir.FromEnv(os.Getenv).DaemonSocket()},
 	}
 	os.Exit(c.run(os.Args[1:]))
 }

@@ -29,6 +29,7 @@ func (c *control) reservationsCommand() *cobra.Command {
 CONTAINER is the attachment that holds the address now: the beginning of its ID and
 its interface. An administrator's reservation that nothing holds has none.`,
 		Example: `  flatctl reservations
+  flatctl reservations flat -o dnsmasq >flat.hosts
   flatctl reservations flat -o json | jq -r '.[] | "\(.addr) \(.workload)"'`,
 		Args:              atMost("NETWORK"),
 		ValidArgsFunction: c.completeNetworks,
@@ -43,6 +44,9 @@ func (c *control) reservations(ctx context.Context, args []string) error {
 			return err
 		}
 		names = args
+	}
+	if c.output == "dnsmasq" {
+		return c.showHosts(ctx, names)
 	}
 	all, readErr := c.rows(ctx, names)
 	infos := []reservationInfo{}

@@ -9,12 +9,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flatdhcp/flatdhcp/dhcpd/lease"
 	"github.com/flatdhcp/flatdhcp/ipam"
 	"github.com/flatdhcp/flatdhcp/plugins/attach"
 	"github.com/flatdhcp/flatdhcp/plugins/filter"
@@ -32,6 +34,27 @@ type session struct {
 	counters liveCounters
 	now      time.Time
 	text     strings.Builder
+	live     bool // no --data-dir: the daemon is asked
+	events   func(...lease.Event)
+	running  chan *transcript // told of the next command's output; nil = nobody waits
+}
+
+// transcript is a command's output, which may be read while it runs.
+type transcript struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (t *transcript) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.b.Write(p)
+}
+
+func (t *transcript) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.b.String()
 }
 
 func newSession(t *testing.T) *session {
@@ -57,15 +80,19 @@ func (s *session) run(args ...string) (int, string) {
 
 func (s *session) runWith(stdin string, args ...string) (int, string) {
 	s.t.Helper()
-	var out, errOut bytes.Buffer
+	var out, errOut transcript
+	if s.running != nil {
+		s.running <- &out
+	}
 	c := &control{
 		in: strings.NewReader(stdin), out: &out, errOut: &errOut,
 		now:      func() time.Time { return s.now },
 		node:     func(string) (node, error) { return s.node, s.node.missing },
 		counters: s.counters,
+		daemon:   daemonClient{filepath.Join(s.dir, "flat-dhcpd.sock")},
 	}
 	line := append([]string{}, args...)
-	if args[0] != "apply" { // there the file says where the store is
+	if args[0] != "apply" && !s.live { // there the file says where the store is
 		line = append([]string{"--data-dir", s.data()}, args...)
 	}
 	code := c.run(line)

@@ -13,23 +13,54 @@ import (
 // never given to another. If the workload lives, its row becomes the reservation;
 // another address or MAC for it is then *HeldError. ErrRefused as for Reserve.
 func (s *Store) ReserveAdmin(ctx context.Context, req AdminRequest) (Reservation, error) {
-	var g Grant
-	err := checkAdmin(req)
-	if err == nil {
-		clockPutBack := false
-		err = s.update(ctx, func(t *txn) (bool, error) {
-			err := t.reserveAdmin(req, &g)
-			clockPutBack = t.clockPutBack
-			return true, err
-		})
-		if clockPutBack {
-			err = errors.Join(err, s.correctClock(ctx))
+	rows, err := s.ReserveAdmins(ctx, []AdminRequest{req}, false)
+	if err != nil {
+		return Reservation{}, err
+	}
+	return rows[0], nil
+}
+
+// ReserveAdmins is ReserveAdmin for all of reqs, or for none of them: they are made in one
+// transaction, in their order. The reservations come in that order too. If trial is set
+// nothing is kept. An error that is about one of them is a *RequestError.
+func (s *Store) ReserveAdmins(ctx context.Context, reqs []AdminRequest, trial bool) ([]Reservation, error) {
+	at, clockPutBack := 0, false // at: len(reqs) = it is about none of them
+	failed := func(err error) error {
+		if len(reqs) == 1 {
+			at = 0
+		}
+		if at == len(reqs) {
+			return fmt.Errorf("reserving addresses in network %s: %w", s.name, err)
+		}
+		return &RequestError{Index: at, Err: fmt.Errorf("reserving an address in network %s for workload %s: %w", s.name, reqs[at].Workload, err)}
+	}
+	for at = range reqs {
+		if err := checkAdmin(reqs[at]); err != nil {
+			return nil, failed(err)
 		}
 	}
-	if err != nil {
-		return Reservation{}, fmt.Errorf("reserving an address in network %s for workload %s: %w", s.name, req.Workload, err)
+	at = len(reqs)
+	rows := make([]Reservation, len(reqs))
+	err := s.update(ctx, func(t *txn) (bool, error) {
+		for at = range reqs {
+			var g Grant
+			err := t.reserveAdmin(reqs[at], &g)
+			clockPutBack = t.clockPutBack
+			if err != nil {
+				return false, err
+			}
+			rows[at] = g.Reservation
+		}
+		at = len(reqs)
+		return !trial, nil
+	})
+	if clockPutBack {
+		err = errors.Join(err, s.correctClock(ctx))
 	}
-	return g.Reservation, nil
+	if err != nil {
+		return nil, failed(err)
+	}
+	return rows, nil
 }
 
 func checkAdmin(req AdminRequest) error {

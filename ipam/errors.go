@@ -79,3 +79,13 @@ type InUseError struct {
 func (e *InUseError) Error() string {
 	return fmt.Sprintf("network %s has %d live workloads", e.Network, len(e.Rows))
 }
+
+// RequestError says which of several requests failed.
+type RequestError struct {
+	Index int // from 0
+	Err   error
+}
+
+func (e *RequestError) Error() string { return e.Err.Error() }
+
+func (e *RequestError) Unwrap() error { return e.Err }
