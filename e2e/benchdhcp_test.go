@@ -15,7 +15,7 @@ import (
 func TestBenchDHCP(t *testing.T) {
 	labtest.RequireRoot(t)
 	cmd := exec.CommandContext(labtest.Within(t, imagePatience), filepath.Join(labtest.Repository(t), "bin", "benchdhcp"),
-		"-contenders", "flat-dhcpd,echo", "-reservations", "50", "-modes", "unicast,broadcast", "-repetitions", "1",
+		"-contenders", "flat-dhcpd,echo", "-reservations", "50", "-modes", "unicast,broadcast,relay", "-repetitions", "1",
 		"-duration", "300ms", "-window", "8", "-storm", "50", "-flood", "4000", "-json")
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
@@ -45,7 +45,7 @@ func TestBenchDHCP(t *testing.T) {
 		t.Fatalf("it reports %s", out)
 	}
 	for _, s := range report.Populations[0].Servers {
-		for _, mode := range []string{"unicast", "broadcast"} {
+		for _, mode := range []string{"unicast", "broadcast", "relay"} {
 			if x := s.Exchanges[mode]; x.ExchangesPerSecond <= 0 || x.P99Milliseconds <= 0 {
 				t.Errorf("%s, %s: %+v", s.Name, mode, x)
 			}

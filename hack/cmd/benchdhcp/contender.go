@@ -33,17 +33,16 @@ type setup struct {
 	program string // what must be installed
 	// prepare writes its configuration for n reservations and returns its command line.
 	prepare func(ctx context.Context, h *lab.Host, n int) ([]string, error)
-	relays  bool // it answers relays
 }
 
 // setups are all contenders, ours first.
 func setups() []setup {
 	return []setup{
 		{name: ours, host: "flat-dhcpd", prepare: prepareOurs},
-		{name: dnsmasq, host: "dnsmasq", program: "dnsmasq", prepare: prepareDnsmasq("--leasefile-ro"), relays: true},
-		{name: dnsmasqLease, host: "dnsmasq-lf", program: "dnsmasq", prepare: prepareDnsmasq("--dhcp-leasefile=" + work + "/leases"), relays: true},
-		{name: kea, host: "kea", program: "kea-dhcp4", prepare: prepareKea, relays: true},
-		{name: iscDHCPD, host: "isc", program: "dhcpd", prepare: prepareISC, relays: true},
+		{name: dnsmasq, host: "dnsmasq", program: "dnsmasq", prepare: prepareDnsmasq("--leasefile-ro")},
+		{name: dnsmasqLease, host: "dnsmasq-lf", program: "dnsmasq", prepare: prepareDnsmasq("--dhcp-leasefile=" + work + "/leases")},
+		{name: kea, host: "kea", program: "kea-dhcp4", prepare: prepareKea},
+		{name: iscDHCPD, host: "isc", program: "dhcpd", prepare: prepareISC},
 		{name: floor, host: "echo", prepare: prepareEcho},
 	}
 }

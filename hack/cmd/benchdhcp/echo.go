@@ -32,14 +32,23 @@ func echo() error {
 		if err != nil {
 			return fmt.Errorf("receiving: %w", err)
 		}
-		if !reflect(frame, buf[:d.Len]) {
+		m := buf[d.Off : d.Off+d.Len]
+		if !reflect(frame, m) {
 			continue
 		}
-		if err := t.Send(frame); err != nil {
+		if gi := giaddr(m); gi.IsUnspecified() {
+			err = t.Send(frame)
+		} else {
+			err = t.Route(frame[ethernetLen:], gi)
+		}
+		if err != nil {
 			return fmt.Errorf("sending: %w", err)
 		}
 	}
 }
+
+// giaddr is the relay that a message came by; 0.0.0.0 = none.
+func giaddr(m []byte) netip.Addr { return netip.AddrFrom4([4]byte(m[24:28])) }
 
 // reflect makes the answer to m in frame, or reports that there is none.
 func reflect(frame, m []byte) bool {
@@ -62,7 +71,10 @@ func reflect(frame, m []byte) bool {
 	o = append(o, optMask, 4, 255, 255, 0, 0, optEnd)
 	clear(out[len(o):])
 	e := envelope{fromMAC: bridgeMAC, toMAC: q.mac, from: gateway, to: addr, fromPort: serverPort, toPort: clientPort}
-	if m[10]&0x80 != 0 {
+	switch gi := giaddr(m); {
+	case !gi.IsUnspecified():
+		e.to, e.toPort = gi, serverPort
+	case m[10]&0x80 != 0:
 		e.toMAC, e.to = broadcastMAC, broadcastIP
 	}
 	e.put(frame)

@@ -95,3 +95,17 @@ func TestParseStat(t *testing.T) {
 		}
 	}
 }
+
+func TestEchoThroughARelay(t *testing.T) {
+	addr, mac := host(1)
+	q := query{kind: discover, xid: 9, mac: mac, relay: relay, relayMAC: relayMAC, server: gateway, serverMAC: bridgeMAC}
+	m := q.put(make([]byte, 0, 1024))[headersLen:]
+	if got := giaddr(m); got != relay {
+		t.Errorf("giaddr %s", got)
+	}
+	f := honest(q.put(make([]byte, 0, 1024)))
+	got, err := parseAnswer(f)
+	if err != nil || got.yiaddr != addr || netip.AddrFrom4([4]byte(f[ethernetLen+16:])) != relay || f[ethernetLen+ipv4Len+3] != serverPort {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}

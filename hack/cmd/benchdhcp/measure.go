@@ -110,9 +110,6 @@ func (b *bench) repetition(ctx context.Context, rep int, m mode, n int, p *popul
 	turns := max(1, int(b.duration/slice))
 	for i := range turns {
 		for _, c := range b.inTurn(rep + i) {
-			if m == relayed && !c.relays {
-				continue
-			}
 			if err := ctx.Err(); err != nil {
 				return err
 			}

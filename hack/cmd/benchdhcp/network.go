@@ -76,6 +76,7 @@ func record() ipam.Network {
 			Name: bridge, IsGateway: true, AllowSameNetTraffic: true, Fallback: ipam.FallbackDrop,
 			Published: true, AntiSpoofing: true, Addressing: ipam.AddressingDHCP, MTU: 1500,
 			LeaseTime: ipam.Duration(leaseTime),
+			DHCP:      ipam.DHCP{Relays: []netip.Addr{relay}},
 			DNS:       ipam.DNS{Nameservers: []netip.Addr{netip.MustParseAddr("9.9.9.9")}},
 		},
 	}
