@@ -197,8 +197,10 @@ func (c *Config) readNetwork(root *object, plugin string) error {
 	if c.Network.Pool.MACPrefix, err = root.macPrefix(); err != nil {
 		return err
 	}
-	c.Network.Bridge, c.Notices, err = root.readBridge()
-	return err
+	if c.Network.Bridge, c.Notices, err = root.readBridge(); err != nil {
+		return err
+	}
+	return root.checkForwarders(c.Network)
 }
 
 // readAsked reads what runtimeConfig (annotations included) and args.cni ask for. Keys there that other

@@ -121,11 +121,23 @@ func (o *object) readResolver(b *ipam.Bridge) (err error) {
 	return nil
 }
 
+// checkForwarders refuses a server that would ask itself.
+func (o *object) checkForwarders(n ipam.Network) error {
+	for i, f := range n.Bridge.DNS.Forwarders {
+		if n.ServesDNS() && f == netip.AddrPortFrom(n.Pool.Gateway, dnsPort) {
+			return invalid(fmt.Sprintf("dns.forwarders[%d]", i), quoted(f.Addr().String()), "it is the gateway, where the network's own DNS is answered: name another server")
+		}
+	}
+	return nil
+}
+
+// dnsPort is where DNS servers are unless they say otherwise.
+const dnsPort = 53
+
 // parseServer reads ADDR or ADDR:PORT (of IPv6 [ADDR]:PORT).
 func parseServer(s string) (netip.AddrPort, error) {
-	const usual = 53
 	if a, err := netip.ParseAddr(s); err == nil {
-		return netip.AddrPortFrom(a.Unmap(), usual), nil
+		return netip.AddrPortFrom(a.Unmap(), dnsPort), nil
 	}
 	p, err := netip.ParseAddrPort(s)
 	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port()), err

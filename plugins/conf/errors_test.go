@@ -154,6 +154,7 @@ func TestMistakesAreExplained(t *testing.T) {
 		{"dns forwarder a name", keys{"dns": keys{"forwarders": []string{"9.9.9.9", "dns.example"}}}},
 		{"dns forwarder nowhere", keys{"dns": keys{"forwarders": []string{"0.0.0.0"}}}},
 		{"dns forwarder without port", keys{"dns": keys{"forwarders": []string{"9.9.9.9:0"}}}},
+		{"dns forwarder the gateway", keys{"dns": keys{"forwarders": []string{"9.9.9.9", "10.0.0.1:53"}}}},
 		{"dns forwarders no list", keys{"dns": keys{"forwarders": "9.9.9.9"}}},
 		{"dns options", keys{"dns": keys{"options": "ndots:2"}}},
 

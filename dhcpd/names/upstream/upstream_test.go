@@ -41,13 +41,13 @@ func (l *logbook) String() string {
 
 func nobody(netip.AddrPort) bool { return false }
 
-// resolver returns one with a short patience, so that no test waits long for a server
-// that is silent on purpose.
+// resolver returns one with less patience than usual, so that no test waits long for a
+// server that is silent on purpose, and a budget that a busy machine does not use up.
 func resolver(t *testing.T, servers ...netip.AddrPort) (*Resolver, *logbook) {
 	t.Helper()
 	log := &logbook{}
 	r := New(servers, filepath.Join(t.TempDir(), "resolv.conf"), nobody, slog.New(slog.NewTextHandler(log, nil)))
-	r.tryTimeout, r.budget = 100*time.Millisecond, 2*time.Second
+	r.tryTimeout, r.budget = time.Second, 30*time.Second
 	return r, log
 }
 
@@ -109,11 +109,11 @@ func TestServers(t *testing.T) {
 		"good":       {good, answer},
 		"truncating": {long, answer},
 		"slow": {func(q *dns.Msg, tcp bool) *dns.Msg {
-			<-time.After(40 * time.Millisecond) // of the 100 that it has
+			<-time.After(50 * time.Millisecond) // of the second that it has
 			return testdns.Reply(q, answer)
 		}, answer},
 		"too slow": {func(q *dns.Msg, tcp bool) *dns.Msg {
-			<-time.After(time.Second) // its answer comes to a socket that is closed
+			<-time.After(3 * time.Second) // its answer comes to a socket that is closed
 			return testdns.Reply(q, "www.example.org. 60 IN A 203.0.113.66")
 		}, "error: no DNS server answered"},
 		"dead":   {nil, "error: no DNS server answered"},
@@ -403,5 +403,28 @@ func TestOtherServersOtherAnswers(t *testing.T) {
 	}
 	if n := len(a.Asked()); n != 1 {
 		t.Errorf("the first server was asked %d times", n)
+	}
+}
+
+// TestLoopByWayOfAnother: a server that we ask and that asks us finds its question on its
+// way already, so it goes round once.
+func TestLoopByWayOfAnother(t *testing.T) {
+	r, _ := resolver(t)
+	other := testdns.New(t, loopback, func(q *dns.Msg, tcp bool) *dns.Msg {
+		m, _, err := r.Resolve(context.Background(), question(q.Question[0].Name), false, false)
+		if err != nil {
+			m = testdns.Reply(q)
+			m.Rcode = dns.RcodeServerFailure
+		}
+		m.Id = q.Id
+		return m
+	})
+	r.Configure([]netip.AddrPort{other.Addr})
+	if got := resolve(t, r, "www.example.org."); !strings.HasPrefix(got, "error: no DNS server answered") {
+		t.Error(got)
+	}
+	// Asked twice, as a datagram may be lost, and each time it joined.
+	if n, joined := len(other.Asked()), r.Counters.Joined.Load(); n != 2 || joined != 2 {
+		t.Errorf("the question went out %d times and came back %d times", n, joined)
 	}
 }
