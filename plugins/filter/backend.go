@@ -109,11 +109,11 @@ func (t *Table) readUnasked(ctx context.Context, p place, level depth, names []s
 	if level == text {
 		return nil, p.missing
 	}
-	s, err := t.readBackend(ctx, BackendLegacy, level, names)
+	s, err := t.readBackend(ctx, BackendLegacy, level, names, nil)
 	if err != nil || hasOurs(s) {
 		return s, err
 	}
-	return t.readBackend(ctx, BackendNFT, level, names)
+	return t.readBackend(ctx, BackendNFT, level, names, nil)
 }
 
 // orNone turns the error of a kernel without nf_tables into what it holds: nothing.

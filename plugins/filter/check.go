@@ -49,7 +49,7 @@ func (t *Table) check(ctx context.Context, networks Networks, n ipam.Network, r 
 	if n.Filtered() {
 		names = append(names, pathNames(n, r)...)
 	}
-	s, err := t.read(ctx, p, some, names)
+	s, err := t.read(ctx, p, some, names, nil)
 	if err != nil {
 		return nil, err
 	}

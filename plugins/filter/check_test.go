@@ -225,9 +225,9 @@ func checkCostsTheSame(t *testing.T, k kernel) {
 	flat, table := network("flat", "10.0.0.0/16", "br100"), k.table()
 	var asked [][]string
 	read := table.readKernel
-	table.readKernel = func(ctx context.Context, chains []string) (*seen, error) {
+	table.readKernel = func(ctx context.Context, chains []string, later *closers) (*seen, error) {
 		asked = append(asked, chains)
-		return read(ctx, chains)
+		return read(ctx, chains, later)
 	}
 	count := func() [][]string {
 		asked = nil

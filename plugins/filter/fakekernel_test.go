@@ -190,7 +190,7 @@ func (f fakeKernel) table(t *testing.T, backend string) *Table {
 		}
 		return f.read(nil)
 	}
-	table.readKernel = func(_ context.Context, chains []string) (*seen, error) {
+	table.readKernel = func(_ context.Context, chains []string, _ *closers) (*seen, error) {
 		if backend == BackendLegacy {
 			return &seen{depth: whole}, nil
 		}

@@ -31,7 +31,7 @@ func (t *Table) move(ctx context.Context, old string, to program.Family, truth b
 	if err := t.record.Write(record...); err != nil {
 		return err
 	}
-	there, err := t.read(ctx, place{Family: to}, whole, nil)
+	there, err := t.read(ctx, place{Family: to}, whole, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func (t *Table) stray(ctx context.Context, p place) (other string, there bool, e
 		return "", false, nil
 	}
 	other = program.Other(p.Backend)
-	s, err := t.readBackend(ctx, other, some, []string{chainForward})
+	s, err := t.readBackend(ctx, other, some, []string{chainForward}, nil)
 	return other, err == nil && s.has(chainForward), err
 }
 
@@ -85,13 +85,13 @@ func (t *Table) clear(ctx context.Context, backend string) (changes []string, er
 func (t *Table) readOld(ctx context.Context, old string) (*seen, program.Family, error) {
 	f, missing := program.FindBackend(old, t.candidates)
 	// Cheap, and nothing is the usual answer when a move was broken off at its end.
-	if s, err := t.readBackend(ctx, old, whole, nil); err == nil && !hasOurs(s) {
+	if s, err := t.readBackend(ctx, old, whole, nil, nil); err == nil && !hasOurs(s) {
 		return s, f, nil
 	}
 	if missing != nil {
 		return nil, f, fmt.Errorf("the old rules stay in force and can only be taken out with the program that put them in; install it again: %w", missing)
 	}
-	s, err := t.read(ctx, place{Family: f}, text, nil)
+	s, err := t.read(ctx, place{Family: f}, text, nil, nil)
 	return s, f, err
 }
 

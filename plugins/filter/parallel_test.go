@@ -253,7 +253,7 @@ func (k kernel) reachable(n ipam.Network, r ipam.Reservation) error {
 	own, _ := ours(k.save())
 	var s *seen
 	err := k.try(func(ctx context.Context) (err error) {
-		s, err = k.table().read(ctx, k.place(), text, nil)
+		s, err = k.table().read(ctx, k.place(), text, nil, nil)
 		return err
 	})
 	if err != nil {

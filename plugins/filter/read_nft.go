@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -24,14 +25,30 @@ const maxReads = 10
 type nftConn struct{ c *netlink.Conn }
 
 // readNFT reads chains (nil = all of ours, and the built-in ones) as of one
-// generation of the ruleset.
-func readNFT(ctx context.Context, chains []string) (*seen, error) {
+// generation of the ruleset. The socket is closed at once, or with later.
+func readNFT(ctx context.Context, chains []string, later *closers) (*seen, error) {
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return nil, fmt.Errorf("opening a netlink socket: %w", err)
 	}
 	s, err := (&nftConn{c}).read(ctx, chains)
+	if later != nil {
+		*later = append(*later, c)
+		return s, err
+	}
 	return s, errors.Join(err, c.Close())
+}
+
+// closers are sockets of netfilter's that are left open until a change is made. To close
+// one waits for the kernel's freeing of all that any transaction before has taken out (a
+// grace period): the guard's, say, of the same DEL. iptables-restore waits for it too when
+// it ends, and once is enough.
+type closers []io.Closer
+
+func (cs closers) close() {
+	for _, c := range cs {
+		_ = c.Close() // nothing is buffered
+	}
 }
 
 func (n *nftConn) read(ctx context.Context, chains []string) (*seen, error) {

@@ -64,7 +64,7 @@ func TestReadersAgree(t *testing.T) {
 			}
 			var s *seen
 			k.must(func(ctx context.Context) (err error) {
-				s, err = table.read(ctx, k.place(), level, names)
+				s, err = table.read(ctx, k.place(), level, names, nil)
 				return err
 			})
 			if !s.has("FLAT-EMPTY") || s.has("FLAT-ABSENT") || s.has("OTHER") {
@@ -95,7 +95,7 @@ func TestReadingAnUnusedTable(t *testing.T) {
 	onBothBackends(t, func(t *testing.T, k kernel) {
 		for _, level := range []depth{some, whole, text} {
 			k.must(func(ctx context.Context) error {
-				s, err := k.table().read(ctx, k.place(), level, []string{"INPUT", "FLAT-INPUT"})
+				s, err := k.table().read(ctx, k.place(), level, []string{"INPUT", "FLAT-INPUT"}, nil)
 				if err == nil && s.has(chainInput) {
 					t.Errorf("depth %d: chains %v", level, sortedKeys(s.chains))
 				}

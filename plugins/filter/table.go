@@ -56,7 +56,7 @@ type Table struct {
 	exec       Exec
 	// readKernel reads chains (nil = all) of the nft back end, readLegacy all of the other,
 	// both without a program.
-	readKernel func(ctx context.Context, chains []string) (*seen, error)
+	readKernel func(ctx context.Context, chains []string, later *closers) (*seen, error)
 	readLegacy func(ctx context.Context) (*seen, error)
 	runs       atomic.Int64
 }

@@ -25,9 +25,11 @@ func (t *Table) change(ctx context.Context, p place, names []string, plan func(*
 	if names == nil {
 		level = whole
 	}
+	var later closers
+	defer func() { later.close() }()
 	var refused error
 	for {
-		s, err := t.read(ctx, p, level, names)
+		s, err := t.read(ctx, p, level, names, &later)
 		if err != nil {
 			return nil, errors.Join(refused, err)
 		}
@@ -56,14 +58,14 @@ func (t *Table) change(ctx context.Context, p place, names []string, plan func(*
 	}
 }
 
-// read reads at least what level asks for.
-func (t *Table) read(ctx context.Context, p place, level depth, names []string) (*seen, error) {
+// read reads at least what level asks for. later: see readNFT.
+func (t *Table) read(ctx context.Context, p place, level depth, names []string, later *closers) (*seen, error) {
 	if p.missing != nil {
 		return t.readUnasked(ctx, p, level, names)
 	}
 	var unread error
 	if level < text {
-		s, err := t.readBackend(ctx, p.Backend, level, names)
+		s, err := t.readBackend(ctx, p.Backend, level, names, later)
 		if err == nil {
 			return s, nil
 		}
@@ -77,14 +79,14 @@ func (t *Table) read(ctx context.Context, p place, level depth, names []string) 
 }
 
 // readBackend reads a back end without a program.
-func (t *Table) readBackend(ctx context.Context, backend string, level depth, names []string) (*seen, error) {
+func (t *Table) readBackend(ctx context.Context, backend string, level depth, names []string, later *closers) (*seen, error) {
 	if backend == BackendLegacy {
 		return t.readLegacy(ctx)
 	}
 	if level == whole {
 		names = nil
 	}
-	return orNone(t.readKernel(ctx, names))
+	return orNone(t.readKernel(ctx, names, later))
 }
 
 // putIn carries b out. The back end is recorded before it first has a rule: should we be
