@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"github.com/flatdhcp/flatdhcp/dhcpd/internal/testlog"
 	"github.com/flatdhcp/flatdhcp/dhcpd/internal/testnet"
 	"github.com/flatdhcp/flatdhcp/ipam"
 	"github.com/flatdhcp/flatdhcp/plugins/filter"
@@ -153,7 +154,7 @@ func (n *node) hold(t testing.TB, host string, mac ipam.MAC, addr netip.Addr) ip
 func (n *node) chain(t testing.TB, name string) string {
 	t.Helper()
 	cmd := exec.Command(testnet.RequireProgram(t, "iptables"), "-S", name)
-	var out transcript
+	var out testlog.Buffer
 	cmd.Stdout = &out
 	<-n.Start(t, cmd)
 	return out.String()

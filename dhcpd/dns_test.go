@@ -16,6 +16,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/flatdhcp/flatdhcp/dhcpd/internal/testdns"
+	"github.com/flatdhcp/flatdhcp/dhcpd/internal/testlog"
 	"github.com/flatdhcp/flatdhcp/dhcpd/internal/testnet"
 	"github.com/flatdhcp/flatdhcp/ipam"
 )
@@ -155,7 +156,7 @@ func TestDNSOnTheWire(t *testing.T) {
 			[]string{"10.0.0.2        STREAM vm1.novalocal", "10.0.0.2        vm1.novalocal", "192.0.2.1       STREAM www.example.org"}},
 	} {
 		cmd := exec.Command(tc.args[0], tc.args[1:]...)
-		out := &transcript{}
+		out := &testlog.Buffer{}
 		cmd.Stdout, cmd.Stderr = out, out
 		<-c.Start(t, cmd)
 		for _, want := range tc.want {
@@ -316,7 +317,7 @@ func TestPort53Taken(t *testing.T) {
 	if err := os.Symlink(self, program); err != nil {
 		t.Fatal(err)
 	}
-	holder, out := exec.Command(program), &transcript{}
+	holder, out := exec.Command(program), &testlog.Buffer{}
 	holder.Env, holder.Stdout = append(os.Environ(), asHolder+"=0.0.0.0:53"), out
 	ended := n.Start(t, holder)
 	await(t, "the port to be taken", func() bool { return strings.Contains(out.String(), "held") })
@@ -354,7 +355,7 @@ func TestPort53Taken(t *testing.T) {
 func ports(t testing.TB, ns *testnet.NS, local string) int {
 	t.Helper()
 	cmd := exec.Command("/bin/cat", "/proc/net/udp")
-	var out transcript
+	var out testlog.Buffer
 	cmd.Stdout = &out
 	<-ns.Start(t, cmd)
 	return strings.Count(out.String(), local+" ")

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"github.com/flatdhcp/flatdhcp/dhcpd/internal/testlog"
 	"github.com/flatdhcp/flatdhcp/dhcpd/internal/testnet"
 	"github.com/flatdhcp/flatdhcp/dhcpd/server"
 	"github.com/flatdhcp/flatdhcp/ipam"
@@ -286,7 +287,7 @@ func TestWhichNetworksAreServed(t *testing.T) {
 func ports67(t testing.TB, ns *testnet.NS) int {
 	t.Helper()
 	cmd := exec.Command("/bin/cat", "/proc/net/udp")
-	var out transcript
+	var out testlog.Buffer
 	cmd.Stdout = &out
 	<-ns.Start(t, cmd)
 	return strings.Count(out.String(), "00000000:0043 ")

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flatdhcp/flatdhcp/dhcpd/internal/testlog"
 	"github.com/flatdhcp/flatdhcp/dhcpd/lease"
 	"github.com/flatdhcp/flatdhcp/dhcpd/server"
 	"github.com/flatdhcp/flatdhcp/dhcpd/snapshot"
@@ -43,7 +44,7 @@ func TestSupervisor(t *testing.T) {
 	}
 	var b bytes.Buffer
 	log := newLogger(&b, config{logFormat: "text"})
-	follower := snapshot.NewFollower(newLogger(&transcript{}, config{logFormat: "text"}), snapshot.Of(dir))
+	follower := snapshot.NewFollower(newLogger(&testlog.Buffer{}, config{logFormat: "text"}), snapshot.Of(dir))
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { follower.Run(ctx) })

@@ -17,6 +17,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/flatdhcp/flatdhcp/dhcpd/internal/testdns"
+	"github.com/flatdhcp/flatdhcp/dhcpd/internal/testlog"
 	"github.com/flatdhcp/flatdhcp/dhcpd/names/upstream"
 	"github.com/flatdhcp/flatdhcp/dhcpd/snapshot"
 	"github.com/flatdhcp/flatdhcp/ipam"
@@ -63,23 +64,6 @@ func (s *fakeSource) Fresh(context.Context) (*snapshot.Copy, bool) {
 	return s.copy, true
 }
 
-type logbook struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logbook) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logbook) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // local is the network whose workloads are this machine's loopback addresses.
 func local(n *ipam.Network) {
 	n.Pool.Subnet, n.Pool.Gateway = netip.MustParsePrefix("127.0.0.0/8"), netip.MustParseAddr("127.0.0.1")
@@ -90,7 +74,7 @@ type running struct {
 	*Server
 	source *fakeSource
 	addr   string
-	log    *logbook
+	log    *testlog.Buffer
 }
 
 func run(t *testing.T, source *fakeSource, servers ...netip.AddrPort) *running {
@@ -106,7 +90,7 @@ func run(t *testing.T, source *fakeSource, servers ...netip.AddrPort) *running {
 		t.Fatal(err)
 	}
 	source.copy.Network.Bridge.DNS.Forwarders = servers
-	r := &running{source: source, addr: sockets.Addr().String(), log: &logbook{}}
+	r := &running{source: source, addr: sockets.Addr().String(), log: &testlog.Buffer{}}
 	log := slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	up := upstream.New(servers, filepath.Join(t.TempDir(), "none"), func(netip.AddrPort) bool { return false }, log)
 	r.Server = New(source, sockets, loopback, up, log)

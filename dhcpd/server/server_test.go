@@ -18,6 +18,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"github.com/flatdhcp/flatdhcp/dhcpd/internal/testlog"
 	"github.com/flatdhcp/flatdhcp/dhcpd/snapshot"
 	"github.com/flatdhcp/flatdhcp/ipam"
 )
@@ -138,27 +139,10 @@ func (r *rows) Fresh(ctx context.Context) (*snapshot.Copy, bool) {
 	return r.current, !r.broken
 }
 
-type logbook struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logbook) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logbook) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // running starts a server that ends with the test.
-func running(t testing.TB, r *rows, change ...func(*Server)) (*Server, *wire, *logbook) {
+func running(t testing.TB, r *rows, change ...func(*Server)) (*Server, *wire, *testlog.Buffer) {
 	t.Helper()
-	w, log := newWire(), &logbook{}
+	w, log := newWire(), &testlog.Buffer{}
 	s := New(r, w, Binding{Bridge: "br100", MAC: bridgeMAC, Addrs: []netip.Addr{gateway}}, slog.New(slog.NewTextHandler(log, nil)))
 	for _, f := range change {
 		f(s)

@@ -1,10 +1,8 @@
 package snapshot
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flatdhcp/flatdhcp/dhcpd/internal/testlog"
 	"github.com/flatdhcp/flatdhcp/ipam"
 )
 
@@ -93,30 +92,10 @@ func (s *fakeStore) Snapshot(ctx context.Context) (*ipam.Snapshot, error) {
 	return &ipam.Snapshot{Network: n, Rows: append([]ipam.Reservation(nil), s.rows...), Ident: s.ident()}, nil
 }
 
-// logbook collects log lines.
-type logbook struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logbook) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logbook) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *logbook) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
-
-func followed1(t *testing.T, s *fakeStore) (*Network, *logbook, *int) {
+func followed1(t *testing.T, s *fakeStore) (*Network, *testlog.Buffer, *int) {
 	t.Helper()
-	log, changes := &logbook{}, new(int)
-	return newNetwork("/data", "flat", s, log.logger(), func() { *changes++ }), log, changes
+	log, changes := &testlog.Buffer{}, new(int)
+	return newNetwork("/data", "flat", s, log.Logger(), func() { *changes++ }), log, changes
 }
 
 func fresh(t testing.TB, n *Network) *Copy {
@@ -328,14 +307,14 @@ func tryReserve(d *ipam.Dir, n ipam.Network, host string) (ipam.Grant, error) {
 	})
 }
 
-func follow(t testing.TB, dirs ...*ipam.Dir) (*Follower, *logbook) {
+func follow(t testing.TB, dirs ...*ipam.Dir) (*Follower, *testlog.Buffer) {
 	t.Helper()
-	log := &logbook{}
+	log := &testlog.Buffer{}
 	list := make([]Dir, len(dirs))
 	for i, d := range dirs {
 		list[i] = Of(d)
 	}
-	f := NewFollower(log.logger(), list...)
+	f := NewFollower(log.Logger(), list...)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); f.Run(ctx) }()
@@ -460,7 +439,7 @@ func TestStaleAsSoonAsCommitted(t *testing.T) {
 	d := ipam.OpenDir(filepath.Join(t.TempDir(), "data"))
 	rec := record("flat", 0, "br100")
 	reserve(t, d, rec, "first")
-	n := newNetwork(d.Path(), "flat", Of(d).Store("flat"), (&logbook{}).logger(), func() {})
+	n := newNetwork(d.Path(), "flat", Of(d).Store("flat"), (&testlog.Buffer{}).Logger(), func() {})
 	if !n.Stale(n.Copy()) {
 		t.Error("a copy that was never made is not stale")
 	}

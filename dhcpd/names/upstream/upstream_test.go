@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -17,35 +16,18 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/flatdhcp/flatdhcp/dhcpd/internal/testdns"
+	"github.com/flatdhcp/flatdhcp/dhcpd/internal/testlog"
 )
 
 const loopback = "127.0.0.1:0"
-
-// logbook collects log lines.
-type logbook struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logbook) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logbook) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 func nobody(netip.AddrPort) bool { return false }
 
 // resolver returns one with less patience than usual, so that no test waits long for a
 // server that is silent on purpose, and a budget that a busy machine does not use up.
-func resolver(t *testing.T, servers ...netip.AddrPort) (*Resolver, *logbook) {
+func resolver(t *testing.T, servers ...netip.AddrPort) (*Resolver, *testlog.Buffer) {
 	t.Helper()
-	log := &logbook{}
+	log := &testlog.Buffer{}
 	r := New(servers, filepath.Join(t.TempDir(), "resolv.conf"), nobody, slog.New(slog.NewTextHandler(log, nil)))
 	r.tryTimeout, r.budget = time.Second, 30*time.Second
 	return r, log
