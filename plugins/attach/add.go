@@ -93,7 +93,7 @@ func (v *adding) steps() []step {
 	return []step{
 		{"validate", v.validate, nil},
 		{"reserve", v.reserve, v.unreserve},
-		{"predecessor", v.removeHalfMade, nil},
+		{"half-made", v.removeHalfMade, nil},
 		{"bridge", v.makeBridge, v.removeBridge},
 		// The port stays down until its rules are in, and undone it goes before them: as
 		// long as it is here, an Apply puts them in.

@@ -15,11 +15,10 @@ import (
 // lock, which others than we hold.
 const lockWait = 5
 
-// change reads (names at first, nil = everything), plans and puts
-// in. If what was
-// read does not suffice it reads more; if the kernel refuses the transaction,
-// something was other than read (somebody flushed, or a stray jump): then it reads
-// everything and tries once more.
+// change reads (names at first, nil = everything), plans and puts in. If what was read
+// does not suffice it reads more; if the kernel refuses the transaction, something was
+// other than read (somebody flushed, or a stray jump): then it reads everything and tries
+// once more.
 func (t *Table) change(ctx context.Context, p place, names []string, plan func(*seen) (*batch, error)) (*batch, error) {
 	level := some
 	if names == nil {
