@@ -128,12 +128,6 @@ func (r *run) loop() error {
 				return err
 			}
 		}
-		if r.now >= nextTick {
-			nextTick = r.now + tick
-			if err := r.repeat(); err != nil {
-				return err
-			}
-		}
 		if over := closing || r.last == 0 && r.began == len(r.stations); over && r.busy == 0 {
 			return nil
 		}
@@ -147,6 +141,14 @@ func (r *run) loop() error {
 		}
 		if n > 0 {
 			if err := r.heard(buf[:n]); err != nil {
+				return err
+			}
+			continue
+		}
+		// Only now: were we kept from the CPU, the answers were there all the time.
+		if r.now = time.Since(r.start); r.now >= nextTick {
+			nextTick = r.now + tick
+			if err := r.repeat(); err != nil {
 				return err
 			}
 		}

@@ -14,13 +14,13 @@ import (
 
 const (
 	// unanswered is how long a client waits in a measurement before it says again what
-	// was lost, surely, by then.
-	unanswered = time.Second
+	// was lost, surely, by then: a busy machine keeps a server from its CPU for a second.
+	unanswered = 3 * time.Second
 	// slice is how long a server is measured before it is the next one's turn.
 	slice = 500 * time.Millisecond
 
 	// giveUp is how long those clients are waited for.
-	giveUp = 4 * time.Second
+	giveUp = 8 * time.Second
 
 	// floodRate and floodClients are the flood: messages of strangers a second, and the
 	// known clients that begin one after the other meanwhile.
