@@ -86,6 +86,41 @@ func TestWhoIsSeenWhere(t *testing.T) {
 	n.seenFrom("with ipMasq again a workload, outside,", w, at(outsideAddr, 80), nodeOutside)
 }
 
+// natAddress need not be an address of the node's, if it is routed there; publicInterface and
+// nonMasqueradeCIDRs leave out what they do not name. Each change counts at once.
+func TestHowWorkloadsAreSeenOutside(t *testing.T) {
+	t.Parallel()
+	const routed = "203.0.113.7"
+	n, outside := newNodeWithOutside(t, nil)
+	w, peer := n.attach("w", lab.CNIOptions{}), n.attach("peer", lab.CNIOptions{})
+	for _, to := range []string{"10.0.0.0/24", routed} {
+		if _, _, err := outside.Run(n.within(), "ip", "route", "add", to, "via", nodeOutside.String()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.serve(outside, 80)
+	n.serve(peer, 80)
+	for _, c := range []struct {
+		name string
+		keys keys
+		want netip.Addr
+	}{
+		{"without any key", keys{}, nodeOutside},
+		{"with natAddress", keys{"natAddress": routed}, netip.MustParseAddr(routed)},
+		{"with publicInterface too", keys{"publicInterface": "out0"}, netip.MustParseAddr(routed)},
+		{"with publicInterface alone", keys{"natAddress": nil}, nodeOutside},
+		{"with another publicInterface", keys{"publicInterface": "elsewhere0"}, w.addr},
+		{"with none again", keys{"publicInterface": nil}, nodeOutside},
+		{"in nonMasqueradeCIDRs", keys{"nonMasqueradeCIDRs": []string{"10.0.0.0/8", "192.0.2.0/29"}}, w.addr},
+		{"beside nonMasqueradeCIDRs", keys{"nonMasqueradeCIDRs": []string{"10.0.0.0/8"}}, nodeOutside},
+	} {
+		n.apply(c.keys)
+		n.seenFrom(c.name+" a workload, outside,", w, at(outsideAddr, 80), c.want)
+		n.seenFrom(c.name+" a workload, at its neighbour,", w, at(peer.addr, 80), w.addr)
+		w.checked()
+	}
+}
+
 // br_netfilter shows other people's NAT rules the frames that a bridge merely switches.
 // Ours settles them first.
 func TestForeignMasqueradeSparesSwitchedTraffic(t *testing.T) {

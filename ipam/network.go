@@ -106,6 +106,13 @@ type Bridge struct {
 	LogDrops    bool   `json:"logDrops,omitempty"`    // log what a chain's end drops, rate-limited
 	IPMasq      bool   `json:"ipMasq,omitempty"`      // masquerade what leaves the subnet by routing
 	HairpinMode bool   `json:"hairpinMode,omitempty"` // a port may send to itself
+	// NATAddress is what IPMasq shows workloads under; zero = the address of the interface
+	// by which a packet leaves.
+	NATAddress netip.Addr `json:"natAddress,omitzero"`
+	// PublicInterface is the only one by which IPMasq masquerades; empty = any.
+	PublicInterface string `json:"publicInterface,omitempty"`
+	// NonMasqueradeCIDRs see workloads under their own addresses all the same.
+	NonMasqueradeCIDRs []netip.Prefix `json:"nonMasqueradeCIDRs,omitempty"`
 	// Annotations lists what tenants may ask for, by the part behind flatdhcp.io/.
 	Annotations []string `json:"annotations,omitempty"`
 	// StatusOnExhaustion is ExhaustionFail or ExhaustionOK: what STATUS says when no

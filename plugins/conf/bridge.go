@@ -43,16 +43,22 @@ func (o *object) readBridgeName(b *ipam.Bridge) (err error) {
 	if b.Name, err = o.text("bridge", defaultBridge); err != nil {
 		return err
 	}
-	// Narrower than the kernel's rule, which takes '%' for a pattern, iptables' where
-	// a trailing '+' matches any end, and sysctl's where "all" is every link.
-	if len(b.Name) == 0 || len(b.Name) > 15 || strings.Trim(b.Name, labelChars+".") != "" || strings.ContainsAny(b.Name[:1], "-.") ||
-		b.Name == "all" || b.Name == "default" || b.Name == "lo" {
-		return o.invalid("bridge", "a link's name is wanted: at most 15 letters, digits, '_', '-' and '.', the first a letter, digit or '_'")
+	if !isLinkName(b.Name) {
+		return o.invalid("bridge", linkNameWanted)
 	}
 	if strings.HasPrefix(b.Name, portPrefix) {
 		return o.invalid("bridge", "names that begin with %q are those of workload ports", portPrefix)
 	}
 	return nil
+}
+
+const linkNameWanted = "a link's name is wanted: at most 15 letters, digits, '_', '-' and '.', the first a letter, digit or '_'"
+
+// isLinkName is narrower than the kernel's rule, which takes '%' for a pattern, iptables'
+// where a trailing '+' matches any end, and sysctl's where "all" is every link.
+func isLinkName(s string) bool {
+	return s != "" && len(s) <= 15 && strings.Trim(s, labelChars+".") == "" && !strings.ContainsAny(s[:1], "-.") &&
+		s != "all" && s != "default" && s != "lo"
 }
 
 func (o *object) readGatewayKeys(b *ipam.Bridge) (err error) {

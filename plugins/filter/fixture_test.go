@@ -53,6 +53,12 @@ func network(name, subnet, bridge string, edits ...func(*ipam.Network)) ipam.Net
 
 func ipMasq(n *ipam.Network) { n.Bridge.IPMasq = true }
 
+func natKeys(n *ipam.Network) {
+	n.Bridge.NATAddress = netip.MustParseAddr("192.0.2.7")
+	n.Bridge.PublicInterface = "out"
+	n.Bridge.NonMasqueradeCIDRs = prefixes("10.0.0.0/8", "198.51.100.7/32")
+}
+
 func servesDNS(n *ipam.Network) { n.Bridge.DNS.Enabled = true }
 
 func logDrops(n *ipam.Network) { n.Bridge.LogDrops = true }

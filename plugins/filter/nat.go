@@ -18,7 +18,8 @@ const multicast = "224.0.0.0/4"
 //
 // What has been DNATed inside the subnet is masqueraded: the answer would go straight
 // to the client, which does not know its sender. Only the gateway does so: nobody else
-// has an address on the bridge to do it with.
+// has an address on the bridge to do it with. This comes before nonMasqueradeCIDRs, which
+// may hold the subnet.
 func natRules(n ipam.Network) []Rule {
 	subnet, why := n.Pool.Subnet.String(), "network "+n.Name+": "
 	var rules []Rule
@@ -35,7 +36,24 @@ func natRules(n ipam.Network) []Rule {
 		rules = append(rules, Rule{Match: "-s " + subnet + " -d " + subnet + " -m conntrack --ctstate DNAT",
 			Target: "MASQUERADE", Why: why + "DNATed inside the subnet: the answer must come back this way"})
 	}
-	return append(rules,
-		Rule{Match: "-s " + subnet + " -d " + multicast, Target: "RETURN", Why: why + "multicast is not masqueraded"},
-		Rule{Match: "-s " + subnet + " ! -d " + subnet, Target: "MASQUERADE", Why: why + "ipMasq: leaves the subnet with the node's address"})
+	for _, p := range n.Bridge.NonMasqueradeCIDRs {
+		rules = append(rules, Rule{Match: "-s " + subnet + " -d " + p.String(),
+			Target: "ACCEPT", Why: why + "nonMasqueradeCIDRs: sees workloads under their own addresses"})
+	}
+	rules = append(rules, Rule{Match: "-s " + subnet + " -d " + multicast, Target: "RETURN", Why: why + "multicast is not masqueraded"})
+	return append(rules, leaving(n))
+}
+
+// leaving is the rule for what leaves the subnet; nova's snat, of which natAddress is
+// routing_source_ip.
+func leaving(n ipam.Network) Rule {
+	subnet := n.Pool.Subnet.String()
+	r := Rule{Match: "-s " + subnet + " ! -d " + subnet, Target: "MASQUERADE", Why: "network " + n.Name + ": ipMasq: leaves the subnet with the node's address"}
+	if out := n.Bridge.PublicInterface; out != "" {
+		r.Match += " -o " + out
+	}
+	if a := n.Bridge.NATAddress; a.IsValid() {
+		r.Target, r.Why = "SNAT --to-source "+a.String(), "network "+n.Name+": ipMasq: leaves the subnet with natAddress"
+	}
+	return r
 }

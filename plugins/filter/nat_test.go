@@ -14,7 +14,8 @@ const (
 	settled     = "-s 10.0.0.0/24 -d 10.0.0.0/24 -m conntrack ! --ctstate DNAT"
 	switched    = "-o br100 -m physdev --physdev-is-bridged -m conntrack ! --ctstate DNAT"
 	hairpinned  = "-s 10.0.0.0/24 -d 10.0.0.0/24 -m conntrack --ctstate DNAT"
-	leaving     = "-s 10.0.0.0/24 ! -d 10.0.0.0/24"
+	leavingOut  = leavingAny + " -o out"
+	leavingAny  = "-s 10.0.0.0/24 ! -d 10.0.0.0/24"
 	foreignMasq = "-s 10.0.0.0/8 -m comment --comment theirs -j MASQUERADE"
 )
 
@@ -73,10 +74,18 @@ func TestWhoIsMasqueraded(t *testing.T) {
 		{"node to workload", []func(*ipam.Network){ipMasq}, func(l *packetLab) string {
 			return l.sourceSeen(l.ns, gatewayIP, neighbourIP, echoPort, l.neighbour, neighbourIP)
 		}, settled, gatewayIP},
-		{"leaves", []func(*ipam.Network){ipMasq}, routed, leaving, nodeIP},
-		{"leaves, unfiltered", []func(*ipam.Network){ipMasq, unfiltered}, routed, leaving, nodeIP},
+		{"leaves", []func(*ipam.Network){ipMasq}, routed, leavingAny, nodeIP},
+		{"leaves, unfiltered", []func(*ipam.Network){ipMasq, unfiltered}, routed, leavingAny, nodeIP},
 		{"leaves, without ipMasq: theirs to decide", nil, routed, foreignMasq, nodeIP},
+		{"leaves with natAddress by publicInterface", []func(*ipam.Network){ipMasq, natKeys}, routed, leavingOut, "192.0.2.7"},
+		{"leaves by another interface: theirs to decide", []func(*ipam.Network){ipMasq, natKeys, func(n *ipam.Network) {
+			n.Bridge.PublicInterface = "elsewhere"
+		}}, routed, foreignMasq, nodeIP},
+		{"leaves to nonMasqueradeCIDRs", []func(*ipam.Network){ipMasq, func(n *ipam.Network) {
+			n.Bridge.NonMasqueradeCIDRs = prefixes("192.0.2.0/30")
+		}}, routed, "-s 10.0.0.0/24 -d 192.0.2.0/30", workloadIP},
 		{"DNATed inside", []func(*ipam.Network){ipMasq}, dnated, hairpinned, gatewayIP},
+		{"DNATed inside nonMasqueradeCIDRs", []func(*ipam.Network){ipMasq, natKeys}, dnated, hairpinned, gatewayIP},
 		{"DNATed inside, without ipMasq: theirs to decide", nil, dnated, foreignMasq, gatewayIP},
 		{"DNATed from outside", []func(*ipam.Network){ipMasq}, fromOutside, "", outsideIP},
 	}
@@ -137,7 +146,7 @@ func TestMulticastIsNotMasqueraded(t *testing.T) {
 			n := network("flat", "10.0.0.0/24", "br100", ipMasq)
 			l.attach(l.table, networksOf(n), n, row(workloadIP))
 			before, _ := l.counter(chainPostrouting, "-d "+multicast)
-			masqueraded, _ := l.counter(chainPostrouting, leaving)
+			masqueraded, _ := l.counter(chainPostrouting, leavingAny)
 			err := l.ns.do(func() error {
 				out, err := netlink.LinkByName("out")
 				if err != nil {
@@ -160,7 +169,7 @@ func TestMulticastIsNotMasqueraded(t *testing.T) {
 			if after, _ := l.counter(chainPostrouting, "-d "+multicast); after == before {
 				t.Error("the counter of the multicast rule did not move")
 			}
-			if after, _ := l.counter(chainPostrouting, leaving); after != masqueraded {
+			if after, _ := l.counter(chainPostrouting, leavingAny); after != masqueraded {
 				t.Error("it was masqueraded")
 			}
 		})

@@ -39,6 +39,9 @@ func checkNetworks(networks []ipam.Network) error {
 		if !bridgePattern.MatchString(n.Bridge.Name) {
 			return fmt.Errorf("network %s: no rules can name bridge %q: letters, digits, '_', '.' and '-' are wanted", n.Name, n.Bridge.Name)
 		}
+		if out := n.Bridge.PublicInterface; out != "" && !bridgePattern.MatchString(out) {
+			return fmt.Errorf("network %s: no rules can name interface %q: letters, digits, '_', '.' and '-' are wanted", n.Name, out)
+		}
 		if p := n.Pool.Subnet; !p.IsValid() || !p.Addr().Is4() || p != p.Masked() {
 			return fmt.Errorf("network %s: no rules can name subnet %s: an IPv4 prefix is wanted", n.Name, p)
 		}

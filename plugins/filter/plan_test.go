@@ -45,6 +45,7 @@ func TestPlansAsText(t *testing.T) {
 			{ipam.Network{Name: "bridgeless", Pool: ipam.Pool{Subnet: netip.MustParsePrefix("172.16.0.0/16")}}, rowsOf("172.16.0.2")},
 		}},
 		{"masquerade.txt", []Held{{network("flat", "10.0.0.0/24", "br100", ipMasq), rowsOf("10.0.0.2")}}},
+		{"nat.txt", []Held{{network("flat", "10.0.0.0/24", "br100", ipMasq, natKeys), rowsOf("10.0.0.2")}}},
 		{"unfiltered.txt", []Held{
 			{network("bridge", "10.0.0.0/24", "br100", unfiltered, func(n *ipam.Network) { n.Bridge.IsGateway = false }), rowsOf("10.0.0.2")},
 			{network("gateway", "10.1.0.0/24", "br101", unfiltered, ipMasq, deny(ipam.Rule{Protocol: "sctp"})), rowsOf("10.1.0.2")},
