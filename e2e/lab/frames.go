@@ -153,10 +153,10 @@ func (t *Tap) Receive(ctx context.Context) ([]byte, error) {
 	stop := context.AfterFunc(ctx, func() { _ = t.file.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	for {
-		var frame []byte
+		var got received
 		var readErr error
 		err := t.conn.Read(func(fd uintptr) bool {
-			frame, readErr = receive(int(fd))
+			got, readErr = receive(int(fd))
 			return !errors.Is(readErr, unix.EAGAIN)
 		})
 		if err == nil {
@@ -168,29 +168,39 @@ func (t *Tap) Receive(ctx context.Context) ([]byte, error) {
 			}
 			return nil, fmt.Errorf("receiving on %s: %w", t.where, err)
 		}
-		if frame != nil {
-			return frame, nil
+		if !got.sent {
+			return got.frame, nil
 		}
 	}
 }
 
-// receive returns nil without an error for a frame that was sent, not received, here.
-func receive(fd int) ([]byte, error) {
+// received is a frame and what the kernel tells of it.
+type received struct {
+	frame []byte
+	sent  bool      // it left by the interface; else it arrived there
+	at    time.Time // if asked for
+}
+
+// receive takes the next frame off a packet socket's queue.
+func receive(fd int) (received, error) {
 	buf, oob := make([]byte, 1<<16), make([]byte, 128)
 	n, oobn, _, from, err := unix.Recvmsg(fd, buf, oob, 0)
 	if err != nil {
-		return nil, err
+		return received{}, err
 	}
-	if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OUTGOING {
-		return nil, nil
+	ll, ok := from.(*unix.SockaddrLinklayer)
+	r := received{frame: buf[:n], sent: ok && ll.Pkttype == unix.PACKET_OUTGOING}
+	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil {
+		return received{}, fmt.Errorf("reading what the kernel tells of a frame: %w", err)
 	}
-	return withTag(buf[:n], oob[:oobn]), nil
+	r.frame, r.at = withTag(r.frame, messages), stamp(messages)
+	return r, nil
 }
 
 // withTag puts back the VLAN tag that the kernel took off.
-func withTag(frame, oob []byte) []byte {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil || len(frame) < 12 {
+func withTag(frame []byte, messages []unix.SocketControlMessage) []byte {
+	if len(frame) < 12 {
 		return frame
 	}
 	for _, m := range messages {

@@ -18,8 +18,9 @@ const hostPath = "/run/lab/path:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 // Host is one node: a network and files of its own. Its methods may be called
 // concurrently.
 type Host struct {
-	name   string
-	holder *holder
+	name     string
+	holder   *holder
+	isSwitch bool
 }
 
 // Name returns the host's name, which is its host name as well.

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -94,7 +95,7 @@ func stageFor(programs ...string) (string, error) {
 	return "", fmt.Errorf("none of %s is a directory that holds no program of ours", strings.Join(candidates, ", "))
 }
 
-// Host returns the host of that name, nil if there is none.
+// Host returns the host or switch of that name, nil if there is none.
 func (l *Lab) Host(name string) *Host {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -106,16 +107,20 @@ func (l *Lab) Host(name string) *Host {
 	return nil
 }
 
-// Hosts returns the hosts in the order in which they were made.
+// Hosts returns the hosts in the order in which they were made, switches left out.
 func (l *Lab) Hosts() []*Host {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return append([]*Host(nil), l.hosts...)
+	return slices.DeleteFunc(slices.Clone(l.hosts), func(h *Host) bool { return h.isSwitch })
 }
 
 // AddHost makes a host: its own network with nothing but lo, its own files. The
 // context bounds the making only.
 func (l *Lab) AddHost(ctx context.Context, name string) (*Host, error) {
+	return l.add(ctx, name, false)
+}
+
+func (l *Lab) add(ctx context.Context, name string, isSwitch bool) (*Host, error) {
 	if err := checkName(name); err != nil {
 		return nil, fmt.Errorf("adding a host: %w", err)
 	}
@@ -133,7 +138,7 @@ func (l *Lab) AddHost(ctx context.Context, name string) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("adding host %s: %w", name, err)
 	}
-	h := &Host{name: name, holder: holder}
+	h := &Host{name: name, holder: holder, isSwitch: isSwitch}
 	if err := h.WriteFile(ctx, udhcpcScript, 0o755, udhcpcSource); err != nil {
 		return nil, errors.Join(fmt.Errorf("adding host %s: %w", name, err), holder.close())
 	}
@@ -150,11 +155,17 @@ func (l *Lab) AddHost(ctx context.Context, name string) (*Host, error) {
 
 // Link joins two hosts by a cable: a veth pair, named nameA on a and nameB on b, both up.
 func (l *Lab) Link(ctx context.Context, a *Host, nameA string, b *Host, nameB string) error {
+	return link(ctx, a, nameA, nil, b, nameB)
+}
+
+// link is Link with more to say of a's end when it is made, such as its MAC.
+func link(ctx context.Context, a *Host, nameA string, of []string, b *Host, nameB string) error {
+	add := append([]string{"ip", "link", "add", nameA}, of...)
 	steps := []struct {
 		host *Host
 		argv []string
 	}{
-		{a, []string{"ip", "link", "add", nameA, "type", "veth", "peer", "name", nameB, "netns", fmt.Sprint(b.holder.pid)}},
+		{a, append(add, "type", "veth", "peer", "name", nameB, "netns", fmt.Sprint(b.holder.pid))},
 		{a, []string{"ip", "link", "set", nameA, "up"}},
 		{b, []string{"ip", "link", "set", nameB, "up"}},
 	}

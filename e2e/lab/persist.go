@@ -22,7 +22,8 @@ type savedHost struct {
 	Name string `json:"name"`
 	PID  int    `json:"pid"`
 	// MntNS tells the holder from a later process of the same number.
-	MntNS string `json:"mntNS"`
+	MntNS  string `json:"mntNS"`
+	Switch bool   `json:"switch,omitempty"`
 }
 
 // ErrNoLab is returned by Open for a directory in which no lab is up.
@@ -33,7 +34,7 @@ func (l *Lab) save() error {
 	defer l.mu.Unlock()
 	s := savedLab{Bin: l.opts.Bin, CNIBin: l.opts.CNIBin, Hosts: []savedHost{}}
 	for _, h := range l.hosts {
-		s.Hosts = append(s.Hosts, savedHost{Name: h.name, PID: h.holder.pid, MntNS: h.holder.mntNS})
+		s.Hosts = append(s.Hosts, savedHost{Name: h.name, PID: h.holder.pid, MntNS: h.holder.mntNS, Switch: h.isSwitch})
 	}
 	data, err := json.MarshalIndent(s, "", "  ")
 	if err == nil {
@@ -62,7 +63,7 @@ func Open(_ context.Context, stateDir string) (*Lab, error) {
 	for _, sh := range s.Hosts {
 		holder := &holder{pid: sh.PID, mntNS: sh.MntNS, fifo: filepath.Join(stateDir, sh.Name+".hold")}
 		if holder.alive() {
-			l.hosts = append(l.hosts, &Host{name: sh.Name, holder: holder})
+			l.hosts = append(l.hosts, &Host{name: sh.Name, holder: holder, isSwitch: sh.Switch})
 		}
 	}
 	return l, nil
