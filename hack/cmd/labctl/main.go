@@ -9,13 +9,15 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/flatdhcp/flatdhcp/e2e/lab"
 )
 
-const usage = `hack/lab up                     make the lab: a node with two containers and a VM port on br100
+const usage = `hack/lab up [--hosts N]         make the lab: a node with two containers and a VM port on br100, or
+                                a controller and N-1 compute hosts that share a flat network
 hack/lab sh HOST [COMMAND...]   a shell on a host, or one command
 hack/lab status                 what is up
 hack/lab down                   remove it, with whatever runs in it
@@ -42,7 +44,13 @@ func run(ctx context.Context, args []string) (int, error) {
 	}
 	switch {
 	case verb == "up" && len(args) == 1:
-		return up(ctx)
+		return up(ctx, 1)
+	case verb == "up" && len(args) == 3 && args[1] == "--hosts":
+		hosts, err := strconv.Atoi(args[2])
+		if err != nil {
+			return 0, fmt.Errorf("--hosts %s: a number of hosts was expected", args[2])
+		}
+		return up(ctx, hosts)
 	case verb == "down" && len(args) == 1, verb == "status" && len(args) == 1, verb == "sh" && len(args) > 1:
 		return inside(ctx, verb, args[1:])
 	}
@@ -111,7 +119,7 @@ func status(ctx context.Context, l *lab.Lab) error {
 		fmt.Println("the lab's hosts are gone (a reboot?); make lab-down forgets them")
 	}
 	for _, h := range l.Hosts() {
-		out, _, err := h.Run(ctx, "sh", "-c", "ip -brief address; echo; flatctl networks; echo; flatctl reservations")
+		out, _, err := h.Run(ctx, "sh", "-c", "ip -brief address; [ ! -d /var/lib/flatdhcp ] || { echo; flatctl networks; echo; flatctl reservations; }")
 		fmt.Printf("host %s\n\n%s", h.Name(), out)
 		if err != nil {
 			return err

@@ -12,8 +12,8 @@ import (
 
 const hostName = "node"
 
-// up makes the lab: what the demo builds, left to its user.
-func up(ctx context.Context) (code int, err error) {
+// up makes the lab, and leaves it to its user: a node, or the network of several hosts.
+func up(ctx context.Context, hosts int) (code int, err error) {
 	if code, done, err := lab.Reexec(ctx); done || err != nil {
 		return code, err
 	}
@@ -33,21 +33,23 @@ func up(ctx context.Context) (code int, err error) {
 			return 0, err
 		}
 	}
-	l, err := lab.Start(ctx, lab.Options{Bin: "bin", CNIBin: "bin/tools/cni", StateDir: dir})
-	if err != nil {
-		return 0, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, l.Close())
+	return 0, start(ctx, dir, func(l *lab.Lab) error {
+		if hosts == 1 {
+			return node(ctx, l)
 		}
-	}()
+		return seed(ctx, l, hosts)
+	})
+}
+
+// node makes the one host that the demo shows.
+func node(ctx context.Context, l *lab.Lab) error {
 	h, err := l.AddHost(ctx, hostName)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	if err := furnish(ctx, h); err != nil {
-		return 0, err
+	workloads := []workload{{"web", "net.d"}, {"vm1", "vm.d"}, {"db", "net.d"}}
+	if err := furnish(ctx, h, `"subnet": "10.0.0.0/24"`, workloads); err != nil {
+		return err
 	}
 	fmt.Print(`The lab is up. Enter it with
 
@@ -66,11 +68,16 @@ and try, there:
 
 make lab-down removes it.
 `)
-	return 0, nil
+	return nil
 }
 
-// furnish makes the node's network, its daemon and its workloads.
-func furnish(ctx context.Context, h *lab.Host) error {
+// workload is a container to attach, and the directory of the conflist that it is
+// attached by: containers have their address configured, VMs ask for it.
+type workload struct{ name, confDir string }
+
+// furnish makes a host's network, its daemon and its workloads. The pool is what flat-ipam
+// is told, in JSON.
+func furnish(ctx context.Context, h *lab.Host, pool string, workloads []workload) error {
 	for dir, addressing := range map[string]string{"net.d": "static", "vm.d": "dhcp"} {
 		conflist := fmt.Sprintf(`{
   "cniVersion": "1.0.0",
@@ -81,10 +88,10 @@ func furnish(ctx context.Context, h *lab.Host) error {
     "addressing": "%s",
     "allowSameNetTraffic": true,
     "antiSpoofing": true,
-    "ipam": {"type": "flat-ipam", "subnet": "10.0.0.0/24"}
+    "ipam": {"type": "flat-ipam", %s}
   }]
 }
-`, addressing)
+`, addressing, pool)
 		if err := h.WriteFile(ctx, "/etc/cni/"+dir+"/flat.conflist", 0o644, conflist); err != nil {
 			return err
 		}
@@ -93,7 +100,7 @@ func furnish(ctx context.Context, h *lab.Host) error {
 	if _, _, err := h.Run(ctx, "sh", "-c", "flat-dhcpd >/run/flat-dhcpd.log 2>&1 &"); err != nil {
 		return err
 	}
-	for _, w := range []struct{ name, confDir string }{{"web", "net.d"}, {"vm1", "vm.d"}, {"db", "net.d"}} {
+	for _, w := range workloads {
 		if _, err := h.Container(ctx, w.name); err != nil {
 			return err
 		}
