@@ -9,12 +9,30 @@ import (
 )
 
 // baseLine is one rule of a shared chain: what tells it, and its text if known.
-type baseLine struct{ comment, spec string }
+type baseLine struct {
+	comment, spec string
+	dispatches    bool
+}
+
+// compare is the order of lines in a shared chain: all dispatching before any accepting,
+// then by network. A network's own lines are equal, and keep the order of its plan.
+func (l baseLine) compare(other baseLine) int {
+	if l.dispatches != other.dispatches {
+		if l.dispatches {
+			return -1
+		}
+		return 1
+	}
+	mine, _ := parseMarker(l.comment)
+	its, _ := parseMarker(other.comment)
+	return strings.Compare(mine.network, its.network)
+}
 
 // mergedBase returns the shared chains as they should be: the plan of the networks
 // known, and the lines of others, kept as they are. Others are networks of another
 // data directory, or one whose store cannot be read just now: neither may cost
-// their workloads the protection.
+// their workloads the protection. The order is the same whoever merges: two data
+// directories on a node would else write the chains anew in turn, with every ADD.
 func mergedBase(s *seen, networks []ipam.Network) map[string][]baseLine {
 	foreign := foreignLines(s, networks)
 	merged := map[string][]baseLine{}
@@ -23,23 +41,13 @@ func mergedBase(s *seen, networks []ipam.Network) map[string][]baseLine {
 			continue
 		}
 		lines := make([]baseLine, 0, len(c.Rules)+len(foreign[c.Name]))
-		dispatches := 0
 		for _, r := range c.Rules {
-			lines = append(lines, baseLine{r.Comment, r.spec()})
-			if strings.HasPrefix(r.Target, treePrefix) {
-				dispatches++
-			}
+			lines = append(lines, baseLine{r.Comment, r.spec(), strings.HasPrefix(r.Target, treePrefix)})
 		}
-		// All dispatching comes before any accepting.
 		for _, r := range foreign[c.Name] {
-			line := baseLine{r.comment, r.spec}
-			if strings.HasPrefix(r.jump, treePrefix) {
-				lines = slices.Insert(lines, dispatches, line)
-				dispatches++
-			} else {
-				lines = append(lines, line)
-			}
+			lines = append(lines, baseLine{r.comment, r.spec, strings.HasPrefix(r.jump, treePrefix)})
 		}
+		slices.SortStableFunc(lines, baseLine.compare)
 		merged[c.Name] = lines
 	}
 	return merged
