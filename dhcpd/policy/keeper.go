@@ -191,7 +191,7 @@ func (k *Keeper) enforce(ctx context.Context, key Key, n ipam.Network, given boo
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	if given && n.Bridge.IsGateway {
-		notices, err := k.Node.Bridge(ctx, n)
+		notices, err := k.Node.Bridge(ctx, key.DataDir, n)
 		for _, notice := range notices {
 			k.Log.Info(notice, "network", n.Name)
 		}

@@ -39,7 +39,7 @@ func (f *fakeNode) Configure(_ context.Context, dataDir string, n ipam.Network) 
 	return true, nil
 }
 
-func (f *fakeNode) Bridge(_ context.Context, n ipam.Network) ([]string, error) {
+func (f *fakeNode) Bridge(_ context.Context, _ string, n ipam.Network) ([]string, error) {
 	return nil, f.note("bridge", n.Bridge.Name)
 }
 
@@ -264,7 +264,9 @@ func (n *tellingNode) Configure(_ context.Context, _ string, r ipam.Network) (bo
 	n.configured <- r.Bridge.LeaseTime.String()
 	return true, nil
 }
-func (n *tellingNode) Bridge(context.Context, ipam.Network) ([]string, error) { return nil, nil }
+func (n *tellingNode) Bridge(context.Context, string, ipam.Network) ([]string, error) {
+	return nil, nil
+}
 func (n *tellingNode) Apply(context.Context, string, string) (attach.Report, error) {
 	return attach.Report{}, nil
 }

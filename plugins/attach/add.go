@@ -83,6 +83,7 @@ type adding struct {
 	req     ipam.Request
 	port    string
 	grant   ipam.Grant
+	side    Side
 	made    Attached
 
 	interrupted bool        // the attachment's last verb was killed
@@ -167,25 +168,23 @@ func (v *adding) makeBridge(ctx context.Context) error {
 	if err := v.lockNode(ctx); err != nil {
 		return err
 	}
-	spec := BridgeSpec(v.network)
-	info, notices, err := link.EnsureBridge(ctx, spec)
-	if info.Created || info.AddedAddress { // once, not with every container
-		for _, notice := range notices {
-			v.node.Log.Warn(notice, "bridge", spec.Name)
-		}
+	var err error
+	v.side, err = v.node.bringUp(ctx, v.network)
+	for _, notice := range v.side.Notices {
+		v.node.Log.Warn(notice, "bridge", v.network.Bridge.Name)
 	}
-	v.made.Bridge = info
+	v.made.Bridge = v.side.Bridge
 	return err
 }
 
 func (v *adding) removeBridge(ctx context.Context) error {
-	if !v.made.Bridge.Created && !v.made.Bridge.AddedAddress {
+	if !v.side.changed() {
 		return v.unlockNode()
 	}
 	if err := v.lockNode(ctx); err != nil {
 		return err
 	}
-	return errors.Join(link.RemoveCreatedBridge(ctx, BridgeSpec(v.network), v.made.Bridge), v.unlockNode())
+	return errors.Join(v.node.takeDown(ctx, v.network, v.side), v.unlockNode())
 }
 
 func (v *adding) makePort(ctx context.Context) (err error) {
@@ -268,21 +267,6 @@ func (v *adding) announce(ctx context.Context) error {
 	}
 	// Somebody may remember the last owner's MAC, and heed only one of the two forms.
 	return link.Announce(ctx, h.NetNS, h.IfName, row.MAC, row.Addr, announcements)
-}
-
-// BridgeSpec returns the bridge that network wants on this node.
-func BridgeSpec(network ipam.Network) link.BridgeSpec {
-	b := network.Bridge
-	spec := link.BridgeSpec{
-		Name:           b.Name,
-		MAC:            ipam.DeriveMAC(network.Pool.MACPrefix, network.Pool.Gateway),
-		MTU:            b.MTU,
-		NFCallIPTables: network.Filtered(),
-	}
-	if b.IsGateway {
-		spec.Gateway = netip.PrefixFrom(network.Pool.Gateway, network.Pool.Subnet.Bits())
-	}
-	return spec
 }
 
 // learns says whether the bridge may learn MACs from network's ports: where nobody

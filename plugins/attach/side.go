@@ -1,0 +1,120 @@
+package attach
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
+	"github.com/flatdhcp/flatdhcp/plugins/link"
+)
+
+// Side is the node's side of a network as BringUp left it: all that a workload's port needs
+// beneath it, and what the node itself carries.
+type Side struct {
+	Bridge  link.BridgeInfo
+	Changes []string // what was done
+	Notices []string // what there is to say of it; none where nothing was done
+}
+
+// BringUp makes the node's side of network ready under the node's lock, as the daemon and
+// `flatctl apply` want it without an ADD. Idempotent.
+func (n *Node) BringUp(ctx context.Context, network ipam.Network) (side Side, err error) {
+	lock, err := n.Run.Lock(ctx, n.Run.NodeLock())
+	if err != nil {
+		return side, err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	return n.bringUp(ctx, network)
+}
+
+// bringUp is BringUp for who holds the node's lock. What it returns beside an error says
+// what takeDown has to undo.
+func (n *Node) bringUp(ctx context.Context, network ipam.Network) (side Side, err error) {
+	spec, err := sideSpec(network)
+	if err != nil {
+		return side, err
+	}
+	info, notices, err := link.EnsureBridge(ctx, spec)
+	side.Bridge = info
+	switch {
+	case info.Created && info.AddedAddress:
+		side.Changes = append(side.Changes, fmt.Sprintf("bridge %s is made, with gateway address %s", info.Name, spec.Gateway))
+	case info.Created:
+		side.Changes = append(side.Changes, fmt.Sprintf("bridge %s is made", info.Name))
+	case info.AddedAddress:
+		side.Changes = append(side.Changes, fmt.Sprintf("bridge %s has gateway address %s now", info.Name, spec.Gateway))
+	}
+	if side.changed() {
+		side.Notices = notices // once, not with every container
+	}
+	return side, err
+}
+
+// takeDown undoes what a bringUp did whose caller holds the node's lock, unless others
+// rely on it by now.
+func (n *Node) takeDown(ctx context.Context, network ipam.Network, side Side) error {
+	return link.RemoveCreatedBridge(ctx, BridgeSpec(network), side.Bridge)
+}
+
+// changed reports whether there is anything for takeDown to undo.
+func (s Side) changed() bool { return s.Bridge.Created || s.Bridge.AddedAddress }
+
+// BridgeSpec returns the bridge that network wants on this node, but for what it borrows
+// from the machine: see sideSpec.
+func BridgeSpec(network ipam.Network) link.BridgeSpec {
+	b := network.Bridge
+	spec := link.BridgeSpec{
+		Name:           b.Name,
+		MAC:            ipam.DeriveMAC(network.Pool.MACPrefix, network.Pool.Gateway),
+		MTU:            b.MTU,
+		NFCallIPTables: network.Filtered(),
+	}
+	if b.IsGateway {
+		spec.Gateway = netip.PrefixFrom(network.Pool.Gateway, network.Pool.Subnet.Bits())
+	}
+	return spec
+}
+
+// sideSpec is BridgeSpec with the MAC of this machine's bridge. The gateway's is the
+// gateway node's alone: two nodes of one segment must not have the same.
+func sideSpec(network ipam.Network) (link.BridgeSpec, error) {
+	spec := BridgeSpec(network)
+	if network.Bridge.IsGateway {
+		return spec, nil
+	}
+	id, err := machineID()
+	if err != nil {
+		return spec, err
+	}
+	spec.MAC = machineMAC(id, spec.Name)
+	return spec, nil
+}
+
+// machineMAC is the MAC of a bridge that has no better one: 02 (locally administered) and
+// five bytes that tell machines and their bridges apart.
+func machineMAC(machineID, bridge string) (mac ipam.MAC) {
+	sum := sha256.Sum256([]byte(machineID + "\x00" + bridge))
+	mac[0] = 0x02
+	copy(mac[1:], sum[:5])
+	return mac
+}
+
+// machineID names the machine for ever (machine-id(5)). One that has no such name gets its
+// host name for it.
+func machineID() (string, error) {
+	b, err := os.ReadFile("/etc/machine-id")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("reading the machine's ID: %w", err)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("asking for the host name: %w", err)
+	}
+	return cmp.Or(strings.TrimSpace(string(b)), host), nil
+}
