@@ -333,13 +333,17 @@ func FuzzReceive(f *testing.F) {
 	row.Options = set(f, "224=hex:0a0b", "3=10.0.0.9")
 	c := copyOf(n, *row)
 	good := client(f, dhcpv4.MessageTypeRequest, ciaddr(reserved)).ToBytes()
+	w := newWire() // one for all: its queues are large
+	s := New(&rows{current: c}, w, Binding{Bridge: "br100", MAC: bridgeMAC, Addrs: []netip.Addr{gateway}}, slog.New(slog.DiscardHandler))
+	s.Hook = &listener{}
 	f.Fuzz(func(t *testing.T, frame []byte, checked, late bool) {
 		if len(frame) > maxDatagram {
 			return
 		}
-		w := newWire()
-		s := New(&rows{current: c}, w, Binding{Bridge: "br100", MAC: bridgeMAC, Addrs: []netip.Addr{gateway}}, slog.New(slog.DiscardHandler))
-		s.Hook = &listener{}
+		s.holds = newHolds()
+		for len(s.events) > 0 {
+			<-s.events
+		}
 		p := s.newPath()
 		how := quick
 		if late {
@@ -362,6 +366,9 @@ func FuzzReceive(f *testing.F) {
 		}
 		if got := p.handle(good, Datagram{Len: len(good), To: gateway}, c, quick); got != handled || len(w.out) != 1 {
 			t.Errorf("afterwards a good message is %v, with %d answers", got, len(w.out))
+		}
+		for len(w.out) > 0 {
+			<-w.out
 		}
 	})
 }
