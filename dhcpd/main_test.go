@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -177,6 +178,26 @@ func mtime(t testing.TB, path string) time.Time {
 		t.Fatal(err)
 	}
 	return fi.ModTime()
+}
+
+// TestTwoDaemonsOnOneBridge: with a run directory of its own a second daemon runs, but
+// serves no bridge that has a server, and names the one that it has.
+func TestTwoDaemonsOnOneBridge(t *testing.T) {
+	t.Parallel()
+	n, _, s, first := servedNode(t)
+	second := n.start(t, "--run-dir", filepath.Join(t.TempDir(), "run"))
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", first.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("address already in use (it is %s (process %d))", strings.TrimSpace(string(comm)), first.cmd.Process.Pid)
+	await(t, "the first to be named", func() bool { return strings.Contains(second.log.String(), want) })
+	exchange(t, s, message(t, known, dhcpv4.MessageTypeDiscover), testnet.Envelope{})
+	if got := ports67(t, n.NS); got != 1 {
+		t.Errorf("%d sockets on port 67", got)
+	}
+	first.stop(t)
+	second.stop(t)
 }
 
 // TestPortTaken: another DHCP server on the bridge is named as the trouble, and when

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/flatdhcp/flatdhcp/dhcpd/holder"
 	"github.com/flatdhcp/flatdhcp/dhcpd/hook"
 	"github.com/flatdhcp/flatdhcp/dhcpd/lease"
 	"github.com/flatdhcp/flatdhcp/dhcpd/names"
@@ -78,10 +80,13 @@ func serve(ctx context.Context, c config, log *slog.Logger) (err error) {
 		networks: follower.Networks,
 		look:     lookBridge,
 		open:     server.Open,
-		now:      time.Now,
-		log:      log,
-		seen:     known,
-		dns:      resolving,
+		holder: func(b server.Binding) string {
+			return holder.Of("/proc", "udp", netip.AddrPortFrom(b.Addrs[0], 67), holder.DHCPServers)
+		},
+		now:  time.Now,
+		log:  log,
+		seen: known,
+		dns:  resolving,
 	}
 	defer s.stop()
 	turns := newTurns(log)
@@ -178,7 +183,7 @@ func single(ctx context.Context, dir rundir.Dir) (*flock.Lock, error) {
 	lock, err := dir.Lock(ctx, path)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil, fmt.Errorf("another flat-dhcpd (process %s) holds %s: one serves all networks of the node; "+
-			"stop it first, or give this one a --run-dir of its own", holder(path), path)
+			"stop it first, or give this one a --run-dir of its own", processIn(path), path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("locking out a second flat-dhcpd: %w", err)
@@ -190,7 +195,8 @@ func single(ctx context.Context, dir rundir.Dir) (*flock.Lock, error) {
 	return lock, nil
 }
 
-func holder(path string) string {
+// processIn returns the process that a lock file names.
+func processIn(path string) string {
 	b, err := os.ReadFile(path)
 	if pid := strings.TrimSpace(string(b)); err == nil && pid != "" {
 		return pid

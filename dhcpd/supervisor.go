@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/flatdhcp/flatdhcp/dhcpd/report"
 	"github.com/flatdhcp/flatdhcp/dhcpd/server"
 	"github.com/flatdhcp/flatdhcp/dhcpd/snapshot"
@@ -24,6 +26,7 @@ type supervisor struct {
 	networks func() []*snapshot.Network
 	look     func(bridge string) (server.Binding, error) // absentError: it is known not to be there
 	open     func(server.Binding) (server.Transport, error)
+	holder   func(server.Binding) string // who has the bridge's port 67
 	now      func() time.Time
 	log      *slog.Logger
 	seen     *seen
@@ -126,6 +129,9 @@ func (s *supervisor) wanted() map[string]served {
 func (s *supervisor) start(ctx context.Context, w served) {
 	n, b := w.network, w.binding
 	transport, err := s.open(b)
+	if errors.Is(err, unix.EADDRINUSE) {
+		err = fmt.Errorf("%w (it is %s)", err, s.holder(b))
+	}
 	if err != nil {
 		s.tell(slog.LevelError, n, fmt.Sprintf("network %s is not served: %v", n.Name(), err))
 		return

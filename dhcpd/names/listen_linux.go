@@ -2,6 +2,7 @@ package names
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/flatdhcp/flatdhcp/dhcpd/holder"
 )
 
 // receiveBuffer is room for what comes while a copy of the store is made, in bytes.
@@ -83,7 +86,7 @@ func Listen(addr netip.AddrPort) (*Sockets, error) {
 
 func listening(network string, addr netip.AddrPort, err error) error {
 	if errors.Is(err, unix.EADDRINUSE) {
-		return &TakenError{Addr: addr, Holder: holder("/proc", network, addr), Err: err}
+		return &TakenError{Addr: addr, Holder: holder.Of("/proc", network, addr, holder.DNSServers), Err: err}
 	}
 	return fmt.Errorf("listening for DNS on %s (%s): %w", addr, network, err)
 }
@@ -108,7 +111,7 @@ func arrival(control []byte) int {
 	}
 	for _, m := range list {
 		if m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= unix.SizeofInet4Pktinfo {
-			return int(int32(nativeUint32(m.Data)))
+			return int(int32(binary.NativeEndian.Uint32(m.Data)))
 		}
 	}
 	return 0

@@ -1,4 +1,5 @@
-package names
+// Package holder finds out which program has a port that the daemon wants.
+package holder
 
 import (
 	"encoding/binary"
@@ -12,17 +13,20 @@ import (
 	"strings"
 )
 
-// servers are programs known to answer DNS: the names to look for where the kernel does
-// not say whose a socket is.
-var servers = []string{"dnsmasq", "systemd-resolve", "named", "unbound", "coredns", "node-cache", "pdns_recursor",
-	"pdns_server", "nsd", "knotd", "kresd", "dnscrypt-proxy", "AdGuardHome", "pihole-FTL", "flat-dhcpd"}
+// Programs known to answer DNS and DHCP: the names to look for where the kernel does not
+// say whose a socket is.
+var (
+	DNSServers = []string{"dnsmasq", "systemd-resolve", "named", "unbound", "coredns", "node-cache", "pdns_recursor",
+		"pdns_server", "nsd", "knotd", "kresd", "dnscrypt-proxy", "AdGuardHome", "pihole-FTL", "flat-dhcpd"}
+	DHCPServers = []string{"dnsmasq", "dhcpd", "kea-dhcp4", "udhcpd", "systemd-network", "pihole-FTL", "coredhcp", "flat-dhcpd"}
+)
 
-// holder says which program has a socket on addr or on every address, by /proc (root).
+// Of says which program has a socket on addr or on every address, by /proc (root).
 // To see another process's sockets takes either its own user and no more capabilities
 // than we kept, or CAP_SYS_PTRACE, which the daemon gives up. Where that is not enough
-// it names those that it could be: the socket's user's, and those with the name of a
-// DNS server.
-func holder(root, network string, addr netip.AddrPort) string {
+// it names those that it could be: the socket's user's, and those with one of the names
+// of servers. network is "udp" or "tcp".
+func Of(root, network string, addr netip.AddrPort, servers []string) string {
 	inode, uid := socketAt(filepath.Join(root, "net", network), addr)
 	if inode == "" {
 		return "another program"
@@ -39,7 +43,7 @@ func holder(root, network string, addr netip.AddrPort) string {
 			}
 			err = e
 		}
-		if err != nil && couldHold(dir, network, inode, uid) {
+		if err != nil && couldHold(dir, network, inode, uid, servers) {
 			may = append(may, program(dir, pid))
 		}
 	}
@@ -54,8 +58,8 @@ func holder(root, network string, addr netip.AddrPort) string {
 
 // couldHold reports whether the process in dir, which may not be looked into, is in the
 // socket's namespace and either of its user (root's processes are too many for that to
-// say anything) or a DNS server by its name.
-func couldHold(dir, network, inode, uid string) bool {
+// say anything) or a server by its name.
+func couldHold(dir, network, inode, uid string, servers []string) bool {
 	text, err := os.ReadFile(filepath.Join(dir, "net", network))
 	if err != nil || !slices.ContainsFunc(strings.Split(string(text), "\n"), func(line string) bool {
 		f := strings.Fields(line)
