@@ -152,10 +152,11 @@ func (s *supervisor) start(ctx context.Context, w served) {
 	s.state(n, report.NetworkState{Served: true})
 }
 
-// announce says what is served, in dnsmasq's words.
+// announce says what is served, in dnsmasq's words: it names the start of its range, which
+// nova-network set to the first address that a workload could have.
 func (s *supervisor) announce(c *snapshot.Copy, b server.Binding) {
 	s.log.Info(fmt.Sprintf("DHCP, static leases only on %s, lease time %s",
-		c.Network.Pool.Gateway, short(time.Duration(c.Network.Bridge.LeaseTime))),
+		c.Network.Pool.First(), short(time.Duration(c.Network.Bridge.LeaseTime))),
 		slog.Group(server.LogGroup, "network", c.Network.Name, "bridge", b.Bridge, "reservations", c.Len()))
 	s.log.Info(fmt.Sprintf("DHCP, sockets bound exclusively to interface %s", b.Bridge), "network", c.Network.Name)
 }

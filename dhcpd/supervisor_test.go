@@ -82,7 +82,7 @@ func TestSupervisor(t *testing.T) {
 		{"still none after a minute: said again", func() { now = now.Add(time.Minute) }, 0, 0, "network flat waits to be served"},
 		{"asking fails", func() { lookErr = errors.New("looking up bridge br100: interrupted") }, 0, 0, "network flat waits to be served: looking up bridge br100: interrupted"},
 		{"the port is taken", func() { lookErr, openErr = nil, errors.New("UDP port 67 is taken") }, 0, 0, "error: network flat is not served: UDP port 67 is taken"},
-		{"the port is free", func() { openErr = nil }, 1, 1, "DHCP, static leases only on 10.0.0.1, lease time 2m\n"},
+		{"the port is free", func() { openErr = nil }, 1, 1, "DHCP, static leases only on 10.0.0.2, lease time 2m\n"},
 		{"nothing changes", func() {}, 1, 1, ""},
 		{"another address", func() { binding.Addrs = append(binding.Addrs, netip.MustParseAddr("10.0.0.9")) }, 1, 1, ""},
 		{"asking fails while it is served", func() { lookErr = errors.New("looking up bridge br100: interrupted") }, 1, 1, "warn: looking up bridge br100: interrupted; serving on as before"},

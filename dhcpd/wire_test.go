@@ -212,7 +212,7 @@ func TestOnTheWire(t *testing.T) {
 			"DHCPNAK(br100) 192.168.9.9 fa:16:3e:00:00:02 wrong network\n",
 			"DHCPDISCOVER(br100) fa:16:3e:00:00:63 no address available\n",
 			"DHCPRELEASE(br100) 10.0.0.2 fa:16:3e:00:00:02\n",
-			"DHCP, static leases only on 10.0.0.1, lease time 2m",
+			"DHCP, static leases only on 10.0.0.2, lease time 2m",
 		} {
 			// What the daemon writes comes to us through a pipe.
 			await(t, line, func() bool { return strings.Contains(d.log.String(), line) })
@@ -245,7 +245,7 @@ func TestNovasSyslog(t *testing.T) {
 		}
 	}
 	want := []string{
-		"DHCP, static leases only on 10.0.0.1, lease time 2m",
+		"DHCP, static leases only on 10.0.0.2, lease time 2m",
 		"DHCPRELEASE(br100) 10.0.0.3 fa:16:3e:5a:9b:de unknown lease",
 		"DHCPOFFER(br100) 10.0.0.2 fa:16:3e:2c:e8:ec",
 		"DHCPREQUEST(br100) 10.0.0.2 fa:16:3e:2c:e8:ec",

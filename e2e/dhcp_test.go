@@ -41,7 +41,7 @@ func (n *node) daemon() *lab.Process {
 // serving waits until the daemon serves the network's bridge.
 func (n *node) serving(p *lab.Process) {
 	n.t.Helper()
-	if _, _, err := p.WaitLine(n.within(), 0, "DHCP, static leases only on 10.0.0.1"); err != nil {
+	if _, _, err := p.WaitLine(n.within(), 0, "DHCP, static leases only on 10.0.0.2"); err != nil {
 		n.t.Fatal(err)
 	}
 }

@@ -92,6 +92,9 @@ func TestPoolIntervals(t *testing.T) {
 			if diff := cmp.Diff(tt.want, p.intervals(), equal); diff != "" {
 				t.Errorf("intervals (-want +got):\n%s", diff)
 			}
+			if got := p.First(); got != tt.want[0].Start {
+				t.Errorf("first is %s", got)
+			}
 			for a := p.Subnet.Addr(); p.Subnet.Contains(a); a = a.Next() {
 				in := false
 				for _, r := range tt.want {

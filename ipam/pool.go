@@ -66,6 +66,15 @@ func (p Pool) intervals() []Range {
 	return out
 }
 
+// First returns the lowest address that the network gives to workloads on its own;
+// zero for a pool without any, which is not valid.
+func (p Pool) First() netip.Addr {
+	if list := p.intervals(); len(list) > 0 {
+		return list[0].Start
+	}
+	return netip.Addr{}
+}
+
 // sameAddresses reports whether two pools give the same addresses.
 func (p Pool) sameAddresses(q Pool) bool { return slices.Equal(p.intervals(), q.intervals()) }
 
