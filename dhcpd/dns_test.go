@@ -307,21 +307,7 @@ func TestPort53Taken(t *testing.T) {
 	if _, err := n.store.Configure(t.Context(), network(withDNS, func(r *ipam.Network) { r.Bridge.DNS.Forwarders = told })); err != nil {
 		t.Fatal(err)
 	}
-	// By its name and no more: what sockets root's processes have, the daemon has given
-	// up to see.
-	program := filepath.Join(t.TempDir(), "dnsmasq")
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(self, program); err != nil {
-		t.Fatal(err)
-	}
-	holder, out := exec.Command(program), &testlog.Buffer{}
-	holder.Env, holder.Stdout = append(os.Environ(), asHolder+"=0.0.0.0:53"), out
-	ended := n.Start(t, holder)
-	await(t, "the port to be taken", func() bool { return strings.Contains(out.String(), "held") })
-
+	holder, ended := n.occupy(t, "0.0.0.0:53")
 	d := n.start(t)
 	d.serving(t, 1)
 	s := c.Station(t, "eth0")
@@ -349,6 +335,25 @@ func TestPort53Taken(t *testing.T) {
 		t.Error(got)
 	}
 	d.stop(t)
+}
+
+// occupy has a program take a UDP port of the node. It is known by its name, dnsmasq, and
+// no more: what sockets root's processes have, the daemon has given up to see.
+func (n *node) occupy(t testing.TB, addr string) (*exec.Cmd, <-chan struct{}) {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "dnsmasq")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(self, program); err != nil {
+		t.Fatal(err)
+	}
+	holder, out := exec.Command(program), &testlog.Buffer{}
+	holder.Env, holder.Stdout = append(os.Environ(), asHolder+"="+addr), out
+	ended := n.Start(t, holder)
+	await(t, "the port to be taken", func() bool { return strings.Contains(out.String(), "held") })
+	return holder, ended
 }
 
 // ports counts the UDP sockets on an address, in /proc's form, in a namespace.

@@ -180,46 +180,86 @@ func mtime(t testing.TB, path string) time.Time {
 	return fi.ModTime()
 }
 
-// TestTwoDaemonsOnOneBridge: with a run directory of its own a second daemon runs, but
-// serves no bridge that has a server, and names the one that it has.
+// TestTwoDaemonsOnOneBridge: whatever directories it has, a second daemon that could serve
+// nothing but a bridge of the first ends and says why. One that has something of its own
+// serves that and complains about the rest.
 func TestTwoDaemonsOnOneBridge(t *testing.T) {
 	t.Parallel()
 	n, _, s, first := servedNode(t)
-	second := n.start(t, "--run-dir", filepath.Join(t.TempDir(), "run"))
-	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", first.cmd.Process.Pid))
-	if err != nil {
+	discover := func() {
+		t.Helper()
+		exchange(t, s, message(t, known, dhcpv4.MessageTypeDiscover), testnet.Envelope{})
+	}
+	elsewhere := func() *node {
+		return &node{NS: n.NS, data: filepath.Join(t.TempDir(), "data"), run: filepath.Join(t.TempDir(), "run")}
+	}
+	served := fmt.Sprintf("bridge br100 is served by another flat-dhcpd (process %d): two would both answer every client; stop one of them", first.cmd.Process.Pid)
+
+	sameStore, sameBridge, more := elsewhere(), elsewhere(), elsewhere()
+	sameStore.data = n.data
+	for _, m := range []*node{sameBridge, more} {
+		if _, err := ipam.OpenDir(m.data).Store("flat").Configure(t.Context(), network()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, m := range map[string]*node{"of the same stores": sameStore, "of other stores": sameBridge} {
+		second := m.start(t)
+		<-second.done
+		if code := second.cmd.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(second.log.String(), " flat-dhcpd: error: "+served+"\n") {
+			t.Errorf("%s: code %d, said %q", name, code, second.log)
+		}
+		discover()
+	}
+
+	n.Bridge(t, "br103", ipam.MAC{2, 0, 0, 0, 0, 3}, netip.MustParsePrefix("10.3.0.1/24"))
+	own := network(func(r *ipam.Network) {
+		addr := func(last byte) netip.Addr { return netip.AddrFrom4([4]byte{10, 3, 0, last}) }
+		r.Name, r.Bridge.Name = "own", "br103"
+		r.Pool.Subnet, r.Pool.Gateway = netip.PrefixFrom(addr(0), 24), addr(1)
+		r.Pool.RangeStart, r.Pool.RangeEnd = addr(1), addr(254)
+	})
+	if _, err := ipam.OpenDir(more.data).Store("own").Configure(t.Context(), own); err != nil {
 		t.Fatal(err)
 	}
-	want := fmt.Sprintf("address already in use (it is %s (process %d))", strings.TrimSpace(string(comm)), first.cmd.Process.Pid)
-	await(t, "the first to be named", func() bool { return strings.Contains(second.log.String(), want) })
-	exchange(t, s, message(t, known, dhcpv4.MessageTypeDiscover), testnet.Envelope{})
-	if got := ports67(t, n.NS); got != 1 {
+	third := more.start(t)
+	await(t, "both networks to be dealt with", func() bool {
+		return strings.Contains(third.log.String(), "error: network flat is not served: "+served) &&
+			strings.Contains(third.log.String(), "exclusively to interface br103")
+	})
+	discover()
+	if got := ports67(t, n.NS); got != 2 {
 		t.Errorf("%d sockets on port 67", got)
 	}
+	_, metrics := more.get(t, "/metrics")
+	for _, want := range []string{`flatdhcp_network_served{network="flat",bridge="br100"} 0`, `flatdhcp_network_served{network="own",bridge="br103"} 1`} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("no metric %s", want)
+		}
+	}
+	// It takes over what the first lets go of.
 	first.stop(t)
-	second.stop(t)
+	n.Give(t, "br100", netip.MustParsePrefix("10.0.0.200/32")) // wakes it
+	third.serving(t, 2)
+	third.stop(t)
 }
 
-// TestPortTaken: another DHCP server on the bridge is named as the trouble, and when
-// it is gone the network is served.
+// TestPortTaken: another DHCP server on the bridge is named as the trouble, and when it
+// is gone the network is served.
 func TestPortTaken(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
-	var other net.PacketConn
-	n.Do(t, func() (err error) {
-		other, err = net.ListenPacket("udp4", "0.0.0.0:67")
-		return err
-	})
+	other, ended := n.occupy(t, "0.0.0.0:67")
 	n.reserve(t, "cirros", known, reserved)
 	d := n.start(t)
-	await(t, "the trouble to be named", func() bool {
-		return strings.Contains(d.log.String(), "error: network flat is not served: UDP port 67 on br100 is taken by another DHCP server: stop it (`ss -ulpn sport = :67` names it)")
-	})
-	if err := other.Close(); err != nil {
+	want := fmt.Sprintf("error: network flat is not served: UDP port 67 on br100 is taken by another DHCP server: stop it (`ss -ulpn sport = :67` names it): "+
+		"listen udp4 0.0.0.0:67: bind: address already in use (it is probably dnsmasq (process %d))", other.Process.Pid)
+	await(t, "the trouble to be named", func() bool { return strings.Contains(d.log.String(), want) })
+	if err := other.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
+	<-ended
 	d.serving(t, 1)
-	if c := strings.Count(d.log.String(), "is taken by another"); c != 1 {
+	if c := strings.Count(d.log.String(), want); c != 1 {
 		t.Errorf("said %d times", c)
 	}
 	d.stop(t)

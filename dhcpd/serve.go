@@ -69,7 +69,8 @@ func serve(ctx context.Context, c config, log *slog.Logger) (err error) {
 	wg.Go(func() { watchLinks(beside, links, log) })
 	keeper := newKeeper(c, follower, log)
 	recheck := make(chan struct{}, 1)
-	wg.Go(func() { keeper.Run(beside, recheck) })
+	// Not before it is clear that this is the node's daemon.
+	keep := sync.OnceFunc(func() { wg.Go(func() { keeper.Run(beside, recheck) }) })
 	wg.Go(func() { known.book.Run(beside) })
 	if known.hook != nil {
 		wg.Go(func() { known.hook.Run(beside, known.book.List()) })
@@ -79,7 +80,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) (err error) {
 	s := supervisor{
 		networks: follower.Networks,
 		look:     lookBridge,
-		open:     server.Open,
+		open:     openClaimed,
 		holder: func(b server.Binding) string {
 			return holder.Of("/proc", "udp", netip.AddrPortFrom(b.Addrs[0], 67), holder.DHCPServers)
 		},
@@ -98,9 +99,18 @@ func serve(ctx context.Context, c config, log *slog.Logger) (err error) {
 	alive := time.NewTicker(aliveEvery)
 	defer alive.Stop()
 	touchAlive(c.runDir, log)
+	start, read := starting{began: time.Now()}, follower.Ready()
 	for {
 		s.reconcile(ctx)
-		turns.turn()
+		again, err := start.look(time.Now(), s.refusal(), len(s.serving) > 0)
+		if err != nil {
+			return err
+		}
+		ready := read == nil && again == 0
+		if ready {
+			keep()
+		}
+		turns.turn(ready)
 		select {
 		case recheck <- struct{}{}:
 		default:
@@ -110,6 +120,9 @@ func serve(ctx context.Context, c config, log *slog.Logger) (err error) {
 			turns.stopping()
 			log.Info("flat-dhcpd stops")
 			return nil
+		case <-read:
+			read = nil
+		case <-after(again):
 		case <-follower.Changed():
 		case <-links:
 		case <-turns.due():
@@ -118,6 +131,14 @@ func serve(ctx context.Context, c config, log *slog.Logger) (err error) {
 			touchAlive(c.runDir, log)
 		}
 	}
+}
+
+// after is time.After, but never for 0.
+func after(d time.Duration) <-chan time.Time {
+	if d == 0 {
+		return nil
+	}
+	return time.After(d)
 }
 
 // listen opens what requests come in by. The unix socket may fail: serving DHCP matters

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/flatdhcp/flatdhcp/dhcpd/holder"
 	"github.com/flatdhcp/flatdhcp/dhcpd/report"
 	"github.com/flatdhcp/flatdhcp/dhcpd/server"
 	"github.com/flatdhcp/flatdhcp/dhcpd/snapshot"
@@ -33,6 +34,7 @@ type supervisor struct {
 	dns      *resolvers // nil = none
 
 	serving map[string]*served   // by bridge
+	foreign error                // of the last reconcile: a bridge that another daemon serves
 	told    map[string]complaint // by network: why it is not served
 
 	states atomic.Pointer[[]report.NetworkState] // of the last reconcile; nil before
@@ -63,7 +65,7 @@ func (s *supervisor) reconcile(ctx context.Context) {
 	if s.serving == nil {
 		s.serving, s.told = map[string]*served{}, map[string]complaint{}
 	}
-	s.doing = nil
+	s.doing, s.foreign = nil, nil
 	defer func() {
 		done := s.doing
 		s.states.Store(&done)
@@ -91,6 +93,14 @@ func (s *supervisor) reconcile(ctx context.Context) {
 		}
 		s.start(ctx, w)
 	}
+}
+
+// refusal returns why nothing is served if that is because of another daemon.
+func (s *supervisor) refusal() error {
+	if len(s.serving) > 0 {
+		return nil
+	}
+	return s.foreign
 }
 
 // wanted returns what can be served now, by bridge. It says why of the rest.
@@ -133,6 +143,9 @@ func (s *supervisor) start(ctx context.Context, w served) {
 		err = fmt.Errorf("%w (it is %s)", err, s.holder(b))
 	}
 	if err != nil {
+		if errors.As(err, new(*holder.DaemonError)) {
+			s.foreign = err
+		}
 		s.tell(slog.LevelError, n, fmt.Sprintf("network %s is not served: %v", n.Name(), err))
 		return
 	}

@@ -38,14 +38,15 @@ func newTurns(log *slog.Logger) *turns {
 	return t
 }
 
-// turn is to be called by the loop, after each look at the networks.
-func (t *turns) turn() {
+// turn is to be called by the loop, after each look at the networks; ready says whether
+// the daemon has found out what it has to do.
+func (t *turns) turn(ready bool) {
 	t.last.Store(time.Now().UnixNano())
-	if !t.ready {
+	if ready && !t.ready {
 		t.ready = true
 		t.notify(systemd.SdNotifyReady)
 	}
-	if t.watchdog != nil {
+	if t.ready && t.watchdog != nil { // which counts from then on
 		t.notify(systemd.SdNotifyWatchdog)
 	}
 }

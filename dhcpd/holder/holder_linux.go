@@ -21,49 +21,76 @@ var (
 	DHCPServers = []string{"dnsmasq", "dhcpd", "kea-dhcp4", "udhcpd", "systemd-network", "pihole-FTL", "coredhcp", "flat-dhcpd"}
 )
 
-// Of says which program has a socket on addr or on every address, by /proc (root).
-// To see another process's sockets takes either its own user and no more capabilities
-// than we kept, or CAP_SYS_PTRACE, which the daemon gives up. Where that is not enough
-// it names those that it could be: the socket's user's, and those with one of the names
-// of servers. network is "udp" or "tcp".
+// socket is one line of /proc/net's tables.
+type socket struct{ inode, uid string }
+
+// Of says which program has a socket on addr or on every address, by /proc (root). The
+// calling process is named only if nobody else is there: it may have the port on another
+// link, which those tables do not tell. To see another process's sockets takes either its own user and no more
+// capabilities than we kept, or CAP_SYS_PTRACE, which the daemon gives up. Where that is
+// not enough it names those that it could be: the socket's user's, and those with one of
+// the names of servers. network is "udp" or "tcp".
 func Of(root, network string, addr netip.AddrPort, servers []string) string {
-	inode, uid := socketAt(filepath.Join(root, "net", network), addr)
-	if inode == "" {
+	sockets := socketsAt(filepath.Join(root, "net", network), addr)
+	own, _ := inodes(filepath.Join(root, "self"))
+	if others := slices.DeleteFunc(slices.Clone(sockets), func(s socket) bool { return own[s.inode] }); len(others) > 0 {
+		sockets = others
+	}
+	if len(sockets) == 0 {
 		return "another program"
 	}
-	link := "socket:[" + inode + "]"
-	var may []string
+	var who []string
+	unseen := len(sockets)
 	for _, pid := range processes(root) {
 		dir := filepath.Join(root, pid)
-		fds, err := os.ReadDir(filepath.Join(dir, "fd"))
-		for _, fd := range fds {
-			target, e := os.Readlink(filepath.Join(dir, "fd", fd.Name()))
-			if e == nil && target == link {
-				return program(dir, pid)
+		has, err := inodes(dir)
+		seen := 0
+		for _, s := range sockets {
+			if has[s.inode] {
+				seen++
 			}
+		}
+		unseen -= seen
+		if seen > 0 || err != nil && slices.ContainsFunc(sockets, func(s socket) bool { return couldHold(dir, network, s, servers) }) {
+			who = append(who, program(dir, pid))
+		}
+		if unseen == 0 && len(who) == 1 {
+			return who[0]
+		}
+	}
+	switch len(who) {
+	case 0:
+		return "a program of user " + sockets[0].uid
+	case 1:
+		return "probably " + who[0]
+	}
+	return "one of " + strings.Join(who[:min(len(who), 5)], ", ")
+}
+
+// inodes returns a process's sockets. An error says that there may be others.
+func inodes(dir string) (map[string]bool, error) {
+	has := map[string]bool{}
+	fds, err := os.ReadDir(filepath.Join(dir, "fd"))
+	for _, fd := range fds {
+		target, e := os.Readlink(filepath.Join(dir, "fd", fd.Name()))
+		if inode, ok := strings.CutPrefix(target, "socket:["); ok {
+			has[strings.TrimSuffix(inode, "]")] = true
+		}
+		if e != nil {
 			err = e
 		}
-		if err != nil && couldHold(dir, network, inode, uid, servers) {
-			may = append(may, program(dir, pid))
-		}
 	}
-	switch len(may) {
-	case 0:
-		return "a program of user " + uid
-	case 1:
-		return "probably " + may[0]
-	}
-	return "one of " + strings.Join(may[:min(len(may), 5)], ", ")
+	return has, err
 }
 
 // couldHold reports whether the process in dir, which may not be looked into, is in the
 // socket's namespace and either of its user (root's processes are too many for that to
 // say anything) or a server by its name.
-func couldHold(dir, network, inode, uid string, servers []string) bool {
+func couldHold(dir, network string, s socket, servers []string) bool {
 	text, err := os.ReadFile(filepath.Join(dir, "net", network))
 	if err != nil || !slices.ContainsFunc(strings.Split(string(text), "\n"), func(line string) bool {
 		f := strings.Fields(line)
-		return len(f) > 9 && f[9] == inode
+		return len(f) > 9 && f[9] == s.inode
 	}) {
 		return false
 	}
@@ -71,7 +98,7 @@ func couldHold(dir, network, inode, uid string, servers []string) bool {
 		return true
 	}
 	status, err := os.ReadFile(filepath.Join(dir, "status"))
-	return err == nil && uid != "0" && strings.Contains(string(status), "\nUid:\t"+uid+"\t")
+	return err == nil && s.uid != "0" && strings.Contains(string(status), "\nUid:\t"+s.uid+"\t")
 }
 
 func program(dir, pid string) string { return fmt.Sprintf("%s (process %s)", name(dir), pid) }
@@ -104,10 +131,10 @@ func processes(root string) []string {
 	return pids
 }
 
-// socketAt returns inode and user of the socket in one of /proc/net's tables that
-// listens on addr, or on every address; the tables of IPv6 (network + "6") hold those
-// that listen for both.
-func socketAt(table string, addr netip.AddrPort) (inode, uid string) {
+// socketsAt returns the sockets in one of /proc/net's tables that listen on addr, or on
+// every address; the tables of IPv6 (network + "6") hold those that listen for both.
+func socketsAt(table string, addr netip.AddrPort) []socket {
+	var list []socket
 	for _, path := range []string{table, table + "6"} {
 		text, err := os.ReadFile(path)
 		if err != nil {
@@ -124,11 +151,11 @@ func socketAt(table string, addr netip.AddrPort) (inode, uid string) {
 				continue
 			}
 			if a := local.Addr().Unmap(); a == addr.Addr() || a.IsUnspecified() {
-				return f[9], f[7]
+				list = append(list, socket{inode: f[9], uid: f[7]})
 			}
 		}
 	}
-	return "", ""
+	return list
 }
 
 // parseEndpoint reads /proc/net's form of an address: 32-bit words in the machine's

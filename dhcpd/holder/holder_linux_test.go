@@ -44,6 +44,12 @@ func TestHolder(t *testing.T) {
 			[]process{{"812", "dnsmasq", "0", "", false}, {"814", "named", "0", "", false}}, "one of dnsmasq (process 812), named (process 814)"},
 		"unseen": {line("0100000A:0035", "07", "0", "777"), "",
 			[]process{{"812", "x", "0", "", false}}, "a program of user 0"},
+		"the caller has the port on another link": {line("00000000:0035", "07", "0", "776") + line("00000000:0035", "07", "0", "777"), "",
+			[]process{{"self", "flat-dhcpd", "0", "socket:[776]", false}, {"812", "dnsmasq", "0", "socket:[777]", false}}, "dnsmasq (process 812)"},
+		"two have it on links that are not told": {line("00000000:0035", "07", "0", "777") + line("00000000:0035", "07", "0", "778"), "",
+			[]process{{"812", "dnsmasq", "0", "socket:[777]", false}, {"813", "x", "0", "socket:[778]", false}}, "one of dnsmasq (process 812), x (process 813)"},
+		"one has both": {line("0100000A:0035", "07", "0", "777"), line("00000000000000000000000000000000:0035", "07", "0", "777"),
+			[]process{{"812", "dnsmasq", "0", "socket:[777]", false}}, "dnsmasq (process 812)"},
 		"a name to break the log": {line("0100000A:0035", "07", "0", "777"), "",
 			[]process{{"812", "a\x1b[2Jb", "0", "socket:[777]", false}}, "a?[2Jb (process 812)"},
 	} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,6 +27,7 @@ type Follower struct {
 	dirs    []Dir
 	log     *slog.Logger
 	changed chan struct{}
+	ready   chan struct{}
 	// Replaced may be set before Run. It is told of every new copy of a network, one at a
 	// time for each; old is nil for the first. Packets wait meanwhile: it must be quick.
 	Replaced func(n *Network, old, current *Copy)
@@ -45,12 +47,15 @@ type followed struct {
 
 // NewFollower returns a Follower of dirs; nothing is read before Run.
 func NewFollower(log *slog.Logger, dirs ...Dir) *Follower {
-	return &Follower{dirs: dirs, log: log, changed: make(chan struct{}, 1), nets: map[key]followed{}}
+	return &Follower{dirs: dirs, log: log, changed: make(chan struct{}, 1), ready: make(chan struct{}), nets: map[key]followed{}}
 }
 
 // Changed delivers a token after networks came, went or had their record changed;
 // several changes may make one token.
 func (f *Follower) Changed() <-chan struct{} { return f.changed }
+
+// Ready is closed once Run has tried to read every store that was there.
+func (f *Follower) Ready() <-chan struct{} { return f.ready }
 
 // Networks returns the networks whose store could be read, by directory (in the
 // order given to NewFollower) and name.
@@ -90,6 +95,7 @@ func (f *Follower) Run(ctx context.Context) {
 		}
 	}
 	rescan()
+	keepers.Go(func() { f.awaitFirst(ctx) })
 	tick := time.NewTicker(rescanEvery)
 	defer tick.Stop()
 	for {
@@ -107,6 +113,21 @@ func (f *Follower) Run(ctx context.Context) {
 			rescan()
 		}
 	}
+}
+
+// awaitFirst closes ready.
+func (f *Follower) awaitFirst(ctx context.Context) {
+	f.mu.Lock()
+	list := slices.Collect(maps.Values(f.nets))
+	f.mu.Unlock()
+	for _, n := range list {
+		select {
+		case <-n.tried:
+		case <-ctx.Done():
+			return
+		}
+	}
+	close(f.ready)
 }
 
 // touch handles an event about a store that is followed; false = look around.

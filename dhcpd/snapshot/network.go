@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"reflect"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -33,6 +34,7 @@ type Network struct {
 	turn  chan struct{}
 	dirty chan struct{} // one token: the file changed
 	bell  *bell         // rings when the file changes
+	tried chan struct{} // closed when keep has read the store once, or could not
 
 	failing string // the last error logged; guarded by turn
 
@@ -45,7 +47,7 @@ func newNetwork(dir, name string, store Store, log *slog.Logger, changed func())
 	n := &Network{
 		dir: dir, name: name, path: filepath.Join(dir, name+storeSuffix), store: store, changed: changed,
 		log:  log.With("network", name),
-		turn: make(chan struct{}, 1), dirty: make(chan struct{}, 1), bell: newBell(),
+		turn: make(chan struct{}, 1), dirty: make(chan struct{}, 1), bell: newBell(), tried: make(chan struct{}),
 	}
 	n.turn <- struct{}{}
 	return n
@@ -150,6 +152,8 @@ func (n *Network) touch() {
 // keep renews the copy whenever the file changed, until ctx is done.
 func (n *Network) keep(ctx context.Context) {
 	defer n.bell.close()
+	first := sync.OnceFunc(func() { close(n.tried) })
+	defer first()
 	for {
 		select {
 		case <-ctx.Done():
@@ -158,6 +162,7 @@ func (n *Network) keep(ctx context.Context) {
 		}
 		start := time.Now()
 		n.Fresh(ctx)
+		first()
 		rest := time.NewTimer(restFactor * time.Since(start))
 		select {
 		case <-ctx.Done():
