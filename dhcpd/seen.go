@@ -67,7 +67,7 @@ func (s *seen) replaced(n *snapshot.Network, old, current *snapshot.Copy) {
 	for _, row := range current.Since(old) {
 		s.note(lease.Event{
 			Kind: lease.Reserved, Time: s.now(), DataDir: n.Dir(), Network: n.Name(), Bridge: bridge,
-			MAC: row.MAC, IP: row.Addr, Hostname: row.Hostname, Workload: row.Workload,
+			MAC: row.MAC, IP: row.Addr, Hostname: row.Hostname, Workload: row.Workload, Node: row.Workload.Peer(),
 		})
 	}
 }
@@ -95,7 +95,7 @@ var kinds = map[server.EventKind]lease.Kind{
 func (l listener) LeaseEvent(e server.Event) {
 	l.seen.note(lease.Event{
 		Kind: kinds[e.Kind], Time: e.Time, DataDir: l.dataDir, Network: e.Network, Bridge: e.Bridge, MAC: e.MAC, IP: e.IP,
-		Hostname: e.Row.Hostname, Workload: e.Row.Workload, Seconds: int64(e.Lease / time.Second),
+		Hostname: e.Row.Hostname, Workload: e.Row.Workload, Node: e.Row.Workload.Peer(), Seconds: int64(e.Lease / time.Second),
 		ClientHostname: e.Hostname, VendorClass: e.VendorClass, Reason: e.Reason,
 	})
 }

@@ -21,7 +21,8 @@ func (c *control) leasesCommand() *cobra.Command {
 		Short: "What DHCP clients did: bound until when, last seen, what they call themselves",
 		Long: `List what flat-dhcpd has seen of the clients of a network, or of all.
 
-STATE is offered, bound, expired, released or declined. It is for people: no answer
+STATE is offered, bound, expired, released or declined; NODE the peer that the workload is
+on, if it is not on this node. It is for people: no answer
 depends on it, and a client in any state is given its reserved address again. It comes
 from the daemon, or, if that is away or --data-dir is given, from what it last wrote into
 the data directory.`,
@@ -58,9 +59,9 @@ func (c *control) leases(ctx context.Context, args []string, fromDisk bool) erro
 			expires = ago(now, l.Expires)
 		}
 		rows = append(rows, []string{l.Network, l.IP.String(), l.MAC.String(), string(l.State), expires,
-			ago(now, l.LastSeen), l.Hostname, l.ClientHostname, l.VendorClass})
+			ago(now, l.LastSeen), l.Hostname, l.Node, l.ClientHostname, l.VendorClass})
 	}
-	heads := []string{"NETWORK", "ADDRESS", "MAC", "STATE", "EXPIRES", "LAST SEEN", "HOSTNAME", "CLIENT'S NAME", "CLIENT"}
+	heads := []string{"NETWORK", "ADDRESS", "MAC", "STATE", "EXPIRES", "LAST SEEN", "HOSTNAME", "NODE", "CLIENT'S NAME", "CLIENT"}
 	return errors.Join(err, c.show(infos, heads, rows, "No client has been seen."))
 }
 
@@ -142,6 +143,9 @@ func eventLine(line []byte) (string, error) {
 	text := fmt.Sprintf("%s %-8s %s %s %s %s", e.Time.UTC().Format(time.RFC3339), e.Kind, e.Network, e.IP, e.MAC, e.Hostname)
 	if e.Seconds > 0 {
 		text += " for " + (time.Duration(e.Seconds) * time.Second).String()
+	}
+	if e.Node != "" {
+		text += " on " + e.Node
 	}
 	if e.ClientHostname != "" || e.VendorClass != "" {
 		text += fmt.Sprintf(" (calls itself %q, %q)", e.ClientHostname, e.VendorClass)

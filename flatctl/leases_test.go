@@ -27,7 +27,8 @@ func TestLeases(t *testing.T) {
  {"ip":"10.0.0.3","mac":"fa:16:3e:00:00:03","state":"bound","hostname":"db","firstSeen":"2026-01-01T00:00:00Z","lastSeen":"2026-01-02T01:00:00Z","expires":"2026-01-02T02:00:00Z"},
  {"ip":"10.0.0.2","mac":"fa:16:3e:00:00:02","state":"bound","hostname":"cirros","firstSeen":"2026-01-01T00:00:00Z","lastSeen":"2026-01-02T03:04:00Z","expires":"2026-01-02T03:06:00Z","clientHostname":"guest?[2J","vendorClass":"udhcp 1.35"},
  {"ip":"10.0.0.4","mac":"fa:16:3e:00:00:04","state":"bound","hostname":"ever","firstSeen":"2026-01-01T00:00:00Z","lastSeen":"2026-01-02T03:04:00Z"},
- {"ip":"10.0.0.5","mac":"fa:16:3e:00:00:05","state":"declined","hostname":"odd","firstSeen":"2026-01-01T00:00:00Z","lastSeen":"2026-01-02T03:04:00Z"}]}`
+ {"ip":"10.0.0.5","mac":"fa:16:3e:00:00:05","state":"declined","hostname":"odd","firstSeen":"2026-01-01T00:00:00Z","lastSeen":"2026-01-02T03:04:00Z"},
+ {"ip":"10.0.0.66","mac":"fa:16:3e:00:00:42","state":"bound","hostname":"host-10-0-0-66","node":"compute-1","firstSeen":"2026-01-01T00:00:00Z","lastSeen":"2026-01-02T03:04:00Z"}]}`
 	path := filepath.Join(s.data(), "flat.leases")
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
@@ -82,6 +83,8 @@ func TestEvents(t *testing.T) {
 	}
 	refused := e
 	refused.Kind, refused.Seconds, refused.ClientHostname, refused.VendorClass, refused.Reason = lease.Refused, 0, "", "", "wrong address"
+	theirs := e
+	theirs.Workload, theirs.Node, theirs.IP, theirs.MAC = ipam.Workload{Kind: ipam.KindPeer, Value: "compute-1", IfName: "derived"}, "compute-1", netip.MustParseAddr("10.0.0.66"), ipam.MAC{0xfa, 0x16, 0x3e, 0, 0, 66}
 	s.running = make(chan *transcript, 1)
 	for _, output := range []string{"table", "json"} {
 		stop := s.daemon()
@@ -89,9 +92,9 @@ func TestEvents(t *testing.T) {
 		go func() {
 			defer close(done)
 			out := <-s.running
-			s.events(e, refused)
+			s.events(e, refused, theirs)
 			// What was sent waits for its reader; the end must not overtake it.
-			for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline) && strings.Count(out.String(), "\n") < 2; {
+			for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline) && strings.Count(out.String(), "\n") < 3; {
 				time.Sleep(time.Millisecond)
 			}
 			stop()

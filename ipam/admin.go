@@ -67,6 +67,9 @@ func checkAdmin(req AdminRequest) error {
 	if why := validWorkload(req.Workload); why != "" {
 		return refused("%s", why)
 	}
+	if node := req.Workload.Peer(); node != "" && !req.Addr.IsValid() {
+		return refused("workload %s is peer %s's, who gives it its address: an address is wanted", req.Workload, node)
+	}
 	if req.Hostname != "" && !validHostname(req.Hostname) {
 		return refused("host name %q: DNS labels of letters, digits and inner dashes, joined by dots, are accepted", req.Hostname)
 	}

@@ -13,7 +13,7 @@ func (t *txn) admit(a netip.Addr, r Reservation) error {
 	if !sameFamily(a, pool.Subnet) || a.Zone() != "" {
 		return refused("address %s: the network's subnet is %s", a, pool.Subnet)
 	}
-	if why := pool.never(a); why != "" {
+	if why := pool.mayNot(a, r.Workload); why != "" {
 		return refused("address %s: %s", a, why)
 	}
 	if row, ok, err := t.row(a); err != nil {

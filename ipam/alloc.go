@@ -199,6 +199,9 @@ func (t *txn) checkMAC(mac MAC, w Workload) error {
 		return refused("MAC %s belongs to %s", mac, owner(r))
 	}
 	if a, ok := t.net.Pool.derivesFrom(mac); ok {
+		if peer, ok := t.net.Pool.PeerOf(a); ok && peer.Node != w.Peer() {
+			return refused("MAC %s names address %s, which is peer %s's to give", mac, a, peer.Node)
+		}
 		if r, ok, err := t.row(a); err != nil {
 			return err
 		} else if ok && r.Workload != w {

@@ -190,8 +190,8 @@ func (k *checker) rows() error {
 			return err
 		}
 		where := bucketRows + " " + r.Addr.String()
-		if why := pool.never(r.Addr); why != "" {
-			k.add(where, "the network never gives it: %s", why)
+		if why := pool.mayNot(r.Addr, r.Workload); why != "" {
+			k.add(where, "workload %s may not have it: %s", r.Workload, why)
 		}
 		if pool.gives(r.Addr) {
 			k.taken = append(k.taken, Range{r.Addr, r.Addr})
@@ -210,8 +210,8 @@ func (k *checker) rows() error {
 		h := r.Holder
 		if h == nil {
 			k.count.Reserved++
-			if !r.Admin {
-				k.add(where, "it has neither holder nor administrator")
+			if !r.Admin && r.Workload.Peer() == "" {
+				k.add(where, "it has neither holder, administrator nor peer")
 			}
 			continue
 		}

@@ -90,7 +90,7 @@ func (t *txn) stranded(n Network) error {
 		if err != nil {
 			return err
 		}
-		why := n.Pool.never(r.Addr)
+		why := n.Pool.mayNot(r.Addr, r.Workload)
 		if why == "" {
 			continue
 		}

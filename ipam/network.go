@@ -32,6 +32,7 @@ type Pool struct {
 	// as in host-local; empty = none.
 	ResolvConf string    `json:"resolvConf,omitempty"`
 	Exclude    []Range   `json:"exclude,omitempty"` // never given
+	Peers      []Peer    `json:"peers,omitempty"`   // by RangeStart, disjoint; never given here
 	Domain     string    `json:"domain"`
 	ReuseDelay Duration  `json:"reuseDelay"` // quarantine of a released address
 	Retain     Duration  `json:"retain"`     // how long a released address is kept for its workload

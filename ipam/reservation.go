@@ -16,6 +16,9 @@ const (
 	KindPod  = "pod"  // Kubernetes namespace and name
 	KindName = "name" // a name alone (podman)
 	KindCID  = "cid"  // the container ID
+	// KindPeer is another node's workload, which is never named so where it runs: NODE, or
+	// NODE:KIND:VALUE if more is known.
+	KindPeer = "peer"
 )
 
 // Workload names what an address is kept for, however often its container is
@@ -71,7 +74,8 @@ type Reservation struct {
 	MAC      MAC        `json:"mac"`
 	Hostname string     `json:"hostname"`
 	Workload Workload   `json:"workload"`
-	// Holder is nil for an administrator's reservation that nothing holds now.
+	// Holder is nil for an administrator's reservation that nothing holds now, and for
+	// what a peer's workload has.
 	Holder *Holder `json:"holder,omitempty"`
 	// Pending is a second holder during live migration (later).
 	Pending *Holder `json:"pending,omitempty"`

@@ -73,6 +73,9 @@ func (p Pool) validate() error {
 		return badKey("rangeStart", p.RangeStart, "a range that leaves an address to give, "+
 			"network, broadcast, gateway and excluded addresses aside")
 	}
+	if err := p.validatePeers(); err != nil {
+		return err
+	}
 	return p.validateRest()
 }
 
@@ -127,8 +130,10 @@ func validHostname(s string) bool {
 // stored must be read back by ParseWorkload, and fit a key.
 func validWorkload(w Workload) string {
 	switch p, err := ParseWorkload(w.String()); {
-	case !slices.Contains([]string{KindID, KindMAC, KindPod, KindName, KindCID}, w.Kind):
-		return fmt.Sprintf("identity of kind %q: id, mac, pod, name and cid are accepted", w.Kind)
+	case !slices.Contains([]string{KindID, KindMAC, KindPod, KindName, KindCID, KindPeer}, w.Kind):
+		return fmt.Sprintf("identity of kind %q: id, mac, pod, name, cid and peer are accepted", w.Kind)
+	case w.Kind == KindPeer && !validHostname(w.Peer()):
+		return fmt.Sprintf("%q is no node's name", w.Peer())
 	case err != nil, p != w:
 		return "an identity has a kind, a value and an interface, none of which contains a slash"
 	case len(w.String()) > 1024:

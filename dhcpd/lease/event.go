@@ -35,6 +35,8 @@ type Event struct {
 	IP       netip.Addr    `json:"ip"`
 	Hostname string        `json:"hostname"` // reserved
 	Workload ipam.Workload `json:"workload"`
+	// Node is the peer that the workload is on; empty = this node.
+	Node string `json:"node,omitempty"`
 	// Seconds is how long an Offered, Bound or Renewed lease is good for; 0 = for ever.
 	Seconds int64 `json:"leaseSeconds,omitempty"`
 	// What the client says of itself: untrusted, but printable ASCII of bounded length.

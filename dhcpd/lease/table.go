@@ -30,7 +30,8 @@ type Lease struct {
 	IP        netip.Addr `json:"ip"`
 	MAC       ipam.MAC   `json:"mac"`
 	State     State      `json:"state"`
-	Hostname  string     `json:"hostname"` // reserved
+	Hostname  string     `json:"hostname"`       // reserved
+	Node      string     `json:"node,omitempty"` // the peer that the workload is on; empty = this node
 	FirstSeen time.Time  `json:"firstSeen"`
 	LastSeen  time.Time  `json:"lastSeen"`
 	// Expires is when a bound lease ends if it is not renewed; zero = never, or not bound.
@@ -65,7 +66,7 @@ func (t *table) note(e Event) bool {
 	}
 	if e.Kind != Refused { // of which the address is another's
 		moved := l.IP != e.IP
-		l.IP, l.Hostname = e.IP, e.Hostname
+		l.IP, l.Hostname, l.Node = e.IP, e.Hostname, e.Node
 		switch e.Kind {
 		case Offered:
 			// A client that boots again is offered what it has: the lease goes on.

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
 )
 
 // Finding says what a zone knows of a name and type.
@@ -48,6 +50,12 @@ func (z *Zone) Find(name string, qtype uint16) Answer {
 
 func (z *Zone) forward(name, lower string, qtype uint16) Answer {
 	addr, there := z.hosts[lower]
+	if !there {
+		host, _ := strings.CutSuffix(lower, "."+z.Origin)
+		if a, ok := defaultAddr(host); ok && z.Subnet.Contains(a) && z.ofPeer(a) {
+			addr, there = a, true
+		}
+	}
 	switch {
 	case !there:
 		return z.negative(NoName, z.Origin)
@@ -81,6 +89,9 @@ func (z *Zone) reverse(name, lower string, qtype uint16) Answer {
 	}
 	apex := strings.Join(labels[len(labels)-covered:], ".") + reverseSuffix
 	host, there := z.pointers[addr]
+	if n == len(octets) && z.ofPeer(addr) {
+		host, there = ipam.DefaultHostname(addr)+"."+z.Origin, true
+	}
 	switch {
 	case n < len(labels): // no number, or below an address
 		return z.negative(NoName, apex)

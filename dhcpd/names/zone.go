@@ -50,6 +50,9 @@ type Zone struct {
 	hosts map[string]netip.Addr
 	// pointers has the name of every address that has one.
 	pointers map[netip.Addr]string
+	// pool says which addresses are peers'; taken are those of them whose MAC a row here has.
+	pool  *ipam.Pool
+	taken map[netip.Addr]bool
 }
 
 // NewZone works out the zone of n from all its rows. The rows' order does not matter.
@@ -66,6 +69,8 @@ func NewZone(n *ipam.Network, rows []ipam.Reservation, serial uint32) *Zone {
 		Serial:   serial,
 		hosts:    make(map[string]netip.Addr, 2*len(rows)+4),
 		pointers: make(map[netip.Addr]string, len(rows)+1),
+		pool:     &n.Pool,
+		taken:    map[netip.Addr]bool{},
 	}
 	z.hosts[z.Origin] = netip.Addr{}
 	z.hosts[nameServer+"."+z.Origin] = z.Gateway
@@ -92,6 +97,9 @@ func NewZone(n *ipam.Network, rows []ipam.Reservation, serial uint32) *Zone {
 
 // add gives r the names that nobody has before it.
 func (z *Zone) add(r *ipam.Reservation) {
+	if a, _, ok := z.pool.PeerOfMAC(r.MAC); ok {
+		z.taken[a] = true
+	}
 	own := ipam.DefaultHostname(r.Addr)
 	host := Hostname(r)
 	if host != nameProxy && host != nameLocalhost {
@@ -133,12 +141,27 @@ func (z *Zone) reserved(host string) bool {
 	if host == nameGateway || host == nameServer {
 		return true
 	}
+	addr, ok := defaultAddr(host)
+	return ok && z.Subnet.Contains(addr)
+}
+
+// defaultAddr returns the address whose default name a bare one is.
+func defaultAddr(host string) (netip.Addr, bool) {
 	digits, ok := strings.CutPrefix(host, "host-")
-	if !ok {
-		return false
+	if !ok || strings.Contains(digits, ".") {
+		return netip.Addr{}, false
 	}
 	addr, err := netip.ParseAddr(strings.ReplaceAll(digits, "-", "."))
-	return err == nil && z.Subnet.Contains(addr)
+	return addr, err == nil
+}
+
+// ofPeer reports whether an address has its default name because a peer gives it, as DHCP
+// leases it without a row here (ipam.PeerLease): a row here, by address or by the MAC that
+// the address gives, counts before.
+func (z *Zone) ofPeer(addr netip.Addr) bool {
+	_, named := z.pointers[addr]
+	_, _, ok := z.pool.PeerOfMAC(ipam.DeriveMAC(z.pool.MACPrefix, addr))
+	return ok && !named && !z.taken[addr]
 }
 
 // Hostname returns the bare name that DHCP gives the client of r, lower case.

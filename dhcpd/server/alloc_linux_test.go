@@ -21,7 +21,7 @@ func onABridge(t testing.TB) (*path, *testnet.Station) {
 	var tr Transport
 	n.Do(t, func() (err error) { tr, err = Open(b); return err })
 	t.Cleanup(func() { _ = tr.Close() })
-	record := testNetwork()
+	record := peered("compute-1", netip.MustParseAddr("10.0.0.128"), netip.MustParseAddr("10.0.0.191"))
 	record.Bridge.DHCPOptions = set(t, "42=10.0.0.9", "66=10.0.0.9", "67=pxelinux.0", "121=10.9.0.0/16 via 10.0.0.9")
 	row := testRow()
 	row.Options = set(t, "224=hex:0a0b", "66=10.0.0.10")
@@ -36,13 +36,15 @@ func TestNoAllocationPerPacket(t *testing.T) {
 	p, s := onABridge(t)
 	const runs = 200
 	for name, m := range map[string]*dhcpv4.DHCPv4{
-		"DISCOVER":  client(t, dhcpv4.MessageTypeDiscover, raw(61, 1, 2, 3), raw(12, []byte("guest")...), raw(60, []byte("udhcp")...)),
-		"SELECTING": client(t, dhcpv4.MessageTypeRequest, option4(54, gateway), option4(50, reserved), raw(55, 1, 3, 6, 12, 15, 26, 28, 42, 66, 67, 119, 121)),
-		"RENEWING":  client(t, dhcpv4.MessageTypeRequest, ciaddr(reserved), raw(55, 1, 3, 6)),
-		"INFORM":    client(t, dhcpv4.MessageTypeInform, ciaddr(reserved)),
-		"RELEASE":   client(t, dhcpv4.MessageTypeRelease, ciaddr(reserved)),
-		"BOOTP":     client(t, 0),
-		"of a stranger, until it waits for the store": client(t, dhcpv4.MessageTypeDiscover, from(stranger)),
+		"DISCOVER":                      client(t, dhcpv4.MessageTypeDiscover, raw(61, 1, 2, 3), raw(12, []byte("guest")...), raw(60, []byte("udhcp")...)),
+		"SELECTING":                     client(t, dhcpv4.MessageTypeRequest, option4(54, gateway), option4(50, reserved), raw(55, 1, 3, 6, 12, 15, 26, 28, 42, 66, 67, 119, 121)),
+		"RENEWING":                      client(t, dhcpv4.MessageTypeRequest, ciaddr(reserved), raw(55, 1, 3, 6)),
+		"INFORM":                        client(t, dhcpv4.MessageTypeInform, ciaddr(reserved)),
+		"RELEASE":                       client(t, dhcpv4.MessageTypeRelease, ciaddr(reserved)),
+		"BOOTP":                         client(t, 0),
+		"DISCOVER of a peer's workload": client(t, dhcpv4.MessageTypeDiscover, from(ipam.MAC{0xfa, 0x16, 0x3e, 0, 0, 130})),
+		"of a stranger whose MAC names no peer's address": client(t, dhcpv4.MessageTypeDiscover, from(ipam.MAC{0xfa, 0x16, 0x3e, 0, 0, 200})),
+		"of a stranger, until it waits for the store":     client(t, dhcpv4.MessageTypeDiscover, from(stranger)),
 		"garbage": client(t, dhcpv4.MessageTypeDiscover, func(m *dhcpv4.DHCPv4) { m.OpCode = 9 }),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -62,8 +64,8 @@ func TestNoAllocationPerPacket(t *testing.T) {
 			}
 		})
 	}
-	if sent := p.Counters.Sent.Load(); sent != 4*(runs+1) {
-		t.Errorf("%d replies were sent, want %d: the measurement is of something else", sent, 4*(runs+1))
+	if sent := p.Counters.Sent.Load(); sent != 5*(runs+1) {
+		t.Errorf("%d replies were sent, want %d: the measurement is of something else", sent, 5*(runs+1))
 	}
 }
 

@@ -4,7 +4,8 @@
 // kept, so a restart forgets nothing. A client whose MAC (chaddr, and nothing
 // else) has a reservation is always answered, with its one address or with a NAK;
 // any other client meets silence, because other nodes' daemons hear the same
-// broadcasts and may carry the same server identifier.
+// broadcasts and may carry the same server identifier. A MAC that is derived from an
+// address of a configured peer stands for a reservation in that node's store.
 //
 // Three layers, each usable without the next:
 //

@@ -11,8 +11,12 @@ import (
 // other to give, so it is short: dnsmasq's ten minutes would be an outage.
 const holdDown = 30 * time.Second
 
-// holds remembers who declined its address a moment ago: known clients only, and not for
-// long, so memory is bounded. It may be lost without harm.
+// maxHeld bounds who is remembered: a station that goes through the MACs of a peer's range
+// would else be remembered under each.
+const maxHeld = 4096
+
+// holds remembers who declined its address a moment ago: known clients only, not for long,
+// and not more than maxHeld. It may be lost without harm.
 type holds struct {
 	mu       sync.Mutex
 	declined map[ipam.MAC]time.Time
@@ -30,7 +34,7 @@ func (h *holds) decline(mac ipam.MAC, now time.Time) {
 			delete(h.declined, m)
 		}
 	}
-	if _, held := h.declined[mac]; !held {
+	if _, held := h.declined[mac]; !held && len(h.declined) < maxHeld {
 		h.declined[mac] = now
 	}
 }

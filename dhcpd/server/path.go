@@ -37,6 +37,7 @@ type path struct {
 	encoder Encoder
 	frame   []byte
 	at      time.Time // when the message in hand was received
+	peers   peerLeases
 
 	// scope was made from these two, which are replaced and never changed.
 	scope   *Scope
@@ -65,6 +66,9 @@ func (p *path) handle(buf []byte, d Datagram, c *snapshot.Copy, how freshness) o
 		return handled
 	}
 	row := c.ByMAC(q.MAC())
+	if row == nil {
+		row = p.peers.of(c, q.MAC())
+	}
 	q.Held = row != nil && p.holds.held(q.MAC(), p.now())
 	r, v := Respond(q, p.scope, row)
 	refused := v == Answer && r.Type == Nak

@@ -118,8 +118,8 @@ func decide(r Reply, v Verdict) decision {
 
 var addrEqual = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 
-// TestRespond walks the table of message and client state against reply. The
-// numbers are that table's rows.
+// TestRespond walks the table of message and client state against reply, for clients with
+// a row here and for those of a peer. The numbers are that table's rows.
 func TestRespond(t *testing.T) {
 	unicast, toAll := Delivery{MAC: known, IP: reserved}, Delivery{MAC: broadcastMAC, IP: broadcastIP}
 	offer := decision{Type: Offer, YI: "10.0.0.2", CI: "0.0.0.0", To: unicast, Lease: 120}
@@ -230,6 +230,12 @@ func TestRespond(t *testing.T) {
 			got := decide(Respond(q, testScope(t), row))
 			if diff := cmp.Diff(tc.want, got, addrEqual); diff != "" {
 				t.Errorf("Respond (-want +got):\n%s", diff)
+			}
+			var peers peerLeases
+			ofPeer := copyOf(peered("compute-1", reserved, taken))
+			got = decide(Respond(q, testScope(t), peers.of(ofPeer, q.MAC())))
+			if diff := cmp.Diff(tc.want, got, addrEqual); diff != "" {
+				t.Errorf("Respond to a peer's workload (-want +got):\n%s", diff)
 			}
 		})
 	}

@@ -10,6 +10,8 @@ package snapshot
 
 import (
 	"context"
+	"net/netip"
+	"slices"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
 )
@@ -56,6 +58,15 @@ func NewCopy(s *ipam.Snapshot) *Copy {
 
 // ByMAC returns the reservation of mac, nil if it has none. It must not be changed.
 func (c *Copy) ByMAC(mac ipam.MAC) *ipam.Reservation { return c.byMAC[mac] }
+
+// ByAddr returns the reservation of an address, nil if it has none. It must not be changed.
+func (c *Copy) ByAddr(addr netip.Addr) *ipam.Reservation {
+	i, ok := slices.BinarySearchFunc(c.rows, addr, func(r ipam.Reservation, a netip.Addr) int { return r.Addr.Compare(a) })
+	if !ok {
+		return nil
+	}
+	return &c.rows[i]
+}
 
 // Rows returns every reservation, in the order of addresses. They must not be changed.
 func (c *Copy) Rows() []ipam.Reservation { return c.rows }

@@ -12,6 +12,11 @@ import (
 	"github.com/flatdhcp/flatdhcp/ipam"
 )
 
+// peers gives the node itself 10.0.0.2 to 10.0.0.63.
+func peers(list ...map[string]any) map[string]any {
+	return map[string]any{"ipam.rangeStart": "10.0.0.2", "ipam.rangeEnd": "10.0.0.63", "ipam.peers": list}
+}
+
 // raw is JSON in a table.
 func raw(s string) json.RawMessage { return json.RawMessage(s) }
 
@@ -40,7 +45,6 @@ func TestMistakesAreExplained(t *testing.T) {
 		{"bridge's key inside ipam", keys{"ipam.isGateway": true}},
 		{"later key", keys{"hostAccess": "all"}},
 		{"later key near none of these", keys{"flatInterface": "eth1"}},
-		{"later key of ipam", keys{"ipam.peers": []int{}}},
 		{"vlan", keys{"vlan": 100}},
 		{"vlan no number", keys{"vlan": "none"}},
 		{"vlanTrunk", keys{"vlanTrunk": []keys{{"id": 5}}}},
@@ -211,6 +215,24 @@ func TestMistakesAreExplained(t *testing.T) {
 		{"exclude no address", keys{"ipam.exclude": []string{"gateway"}}},
 		{"exclude backwards", keys{"ipam.exclude": []string{"10.0.0.9-10.0.0.5"}}},
 		{"exclude no list", keys{"ipam.exclude": "10.0.0.5"}},
+		{"peers no list", keys{"ipam.peers": keys{"node": "compute-1"}}},
+		{"peer no object", keys{"ipam.peers": []string{"compute-1"}}},
+		{"peer misspelt", peers(keys{"node": "compute-1", "rangeBegin": "10.0.0.64", "rangeEnd": "10.0.0.127"})},
+		{"peer without node", peers(keys{"rangeStart": "10.0.0.64", "rangeEnd": "10.0.0.127"})},
+		{"peer's node no name", peers(keys{"node": "compute 1", "rangeStart": "10.0.0.64", "rangeEnd": "10.0.0.127"})},
+		{"peer's node's type", peers(keys{"node": 1, "rangeStart": "10.0.0.64", "rangeEnd": "10.0.0.127"})},
+		{"peer without rangeEnd", peers(keys{"node": "compute-1", "rangeStart": "10.0.0.64"})},
+		{"peer's range no address", peers(keys{"node": "compute-1", "rangeStart": "10.0.0.64/26", "rangeEnd": "10.0.0.127"})},
+		{"peer's range outside the subnet", peers(keys{"node": "compute-1", "rangeStart": "10.0.0.64", "rangeEnd": "10.0.1.127"})},
+		{"peer's range backwards", peers(keys{"node": "compute-1", "rangeStart": "10.0.0.127", "rangeEnd": "10.0.0.64"})},
+		{"peer's range is the node's own", peers(keys{"node": "compute-1", "rangeStart": "10.0.0.60", "rangeEnd": "10.0.0.127"})},
+		{"peer's range and no own", keys{"ipam.peers": []keys{{"node": "compute-1", "rangeStart": "10.0.0.64", "rangeEnd": "10.0.0.127"}}}},
+		{"peer's range with the gateway", peers(keys{"node": "compute-1", "rangeStart": "10.0.0.1", "rangeEnd": "10.0.0.1"})},
+		{"peer's range with the network", peers(keys{"node": "compute-1", "rangeStart": "10.0.0.0", "rangeEnd": "10.0.0.0"})},
+		{"peer's range with the broadcast", peers(keys{"node": "compute-1", "rangeStart": "10.0.0.64", "rangeEnd": "10.0.0.255"})},
+		{"peer twice", peers(keys{"node": "compute-1", "rangeStart": "10.0.0.64", "rangeEnd": "10.0.0.127"}, keys{"node": "compute-1", "rangeStart": "10.0.0.128", "rangeEnd": "10.0.0.191"})},
+		{"peers with one range", peers(keys{"node": "compute-1", "rangeStart": "10.0.0.64", "rangeEnd": "10.0.0.127"}, keys{"node": "compute-2", "rangeStart": "10.0.0.64", "rangeEnd": "10.0.0.127"})},
+		{"peers' ranges overlap", peers(keys{"node": "compute-2", "rangeStart": "10.0.0.120", "rangeEnd": "10.0.0.191"}, keys{"node": "compute-1", "rangeStart": "10.0.0.64", "rangeEnd": "10.0.0.127"})},
 		{"routes no list", keys{"ipam.routes": keys{"dst": "0.0.0.0/0"}}},
 		{"route without dst", keys{"ipam.routes": []keys{{"gw": "10.0.0.1"}}}},
 		{"route IPv6", keys{"ipam.routes": []keys{{"dst": "0.0.0.0/0"}, {"dst": "::/0"}}}},

@@ -98,7 +98,7 @@ var ipamKeys = []key{
 	{name: "reuseDelay", accepted: `a duration such as "60s"`},
 	{name: "retain", accepted: `a duration such as "24h"`},
 	{name: "dataDir", accepted: "an absolute path"},
-	{name: "peers", state: keyLater},
+	{name: "peers", accepted: `a list such as [{"node": "compute-1", "rangeStart": "10.0.0.64", "rangeEnd": "10.0.0.127"}]`},
 }
 
 // rangeKeys may stand in the one range of "ranges".

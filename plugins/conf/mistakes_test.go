@@ -39,6 +39,7 @@ func requestMistakes(t *testing.T, text *strings.Builder) {
 		{"address the network's", nil, "IP=10.0.0.0"},
 		{"address the broadcast", nil, "IP=10.0.0.255"},
 		{"address outside the range", nil, "IP=10.0.0.200"},
+		{"address a peer's", nil, "IP=10.0.0.130"},
 		{"address taken", nil, "IP=10.0.0.2"},
 		{"address in quarantine", nil, "IP=10.0.0.4"},
 		{"address kept for another namespace", keys{"runtimeConfig": keys{"ips": []string{"10.0.0.3"}}}, "K8S_POD_NAMESPACE=n;K8S_POD_NAME=p"},
@@ -51,6 +52,7 @@ func requestMistakes(t *testing.T, text *strings.Builder) {
 		{"MAC of a host side", keys{"runtimeConfig": keys{"mac": "fe:16:3e:00:00:05"}}, ""},
 		{"MAC the gateway's", nil, "MAC=fa:16:3e:00:00:01"},
 		{"MAC another gateway's", nil, "MAC=fa:16:3e:09:00:01"},
+		{"MAC that names a peer's address", nil, "MAC=fa:16:3e:00:00:82"},
 		{"MAC taken", nil, "MAC=fa:16:3e:00:00:02"},
 		{"MAC taken in another network", nil, "MAC=fa:16:3e:09:00:02"},
 		{"MAC reserved", nil, "MAC=02:00:00:00:00:51"},
@@ -100,6 +102,7 @@ func storeMistakes(t *testing.T, text *strings.Builder) {
 		{"bridge changed into another network's", keys{"bridge": "br-other"}},
 		{"address in use excluded", keys{"ipam.exclude": []string{"10.0.0.2"}}},
 		{"reserved addresses excluded", keys{"ipam.exclude": []string{"10.0.0.48/28"}}},
+		{"addresses in use given to a peer", keys{"ipam.rangeStart": "10.0.0.128", "ipam.peers": []keys{{"node": "compute-1", "rangeStart": "10.0.0.2", "rangeEnd": "10.0.0.63"}}}},
 		{"gateway moved to an address in use", keys{"ipam.gateway": "10.0.0.2"}},
 		{"gateway whose MAC is a reservation's", keys{"macPrefix": "02:00:00", "ipam.gateway": "10.0.0.81"}},
 	} {

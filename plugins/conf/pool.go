@@ -54,6 +54,9 @@ func (o *object) readPool(p *ipam.Pool) error {
 	if err := o.readExclude(p); err != nil {
 		return err
 	}
+	if err := o.readPeers(p); err != nil {
+		return err
+	}
 	if err := o.readRoutes(p); err != nil {
 		return err
 	}

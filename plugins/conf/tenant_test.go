@@ -27,7 +27,9 @@ func inhabit(t *testing.T) *inhabited {
 	h := &inhabited{now: time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)}
 	h.dir = ipam.OpenDir(t.TempDir(), ipam.WithClock(func() time.Time { return h.now }))
 	for name, subnet := range map[string]string{"flat": "10.0.0.0/24", "other": "10.9.0.0/24"} {
-		h.configure(t, with(map[string]any{"name": name, "bridge": "br-" + name, "ipam.subnet": subnet, "ipam.rangeEnd": strings.Replace(subnet, "0/24", "100", 1)}))
+		in := func(host string) string { return strings.Replace(subnet, "0/24", host, 1) }
+		h.configure(t, with(map[string]any{"name": name, "bridge": "br-" + name, "ipam.subnet": subnet, "ipam.rangeEnd": in("100"),
+			"ipam.peers": []map[string]any{{"node": "compute-1", "rangeStart": in("128"), "rangeEnd": in("191")}}}))
 	}
 	for _, pod := range []string{"db", "gone", "late"} {
 		h.reserve(t, "flat", pod)

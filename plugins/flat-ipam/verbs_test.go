@@ -148,8 +148,7 @@ func TestMistakesAreErrorsBeforeAnythingIsTouched(t *testing.T) {
 		want string
 	}{
 		"misspelt key": {call{ipam: map[string]any{"subnets": 1}}, 7,
-			`key ipam.subnets with value 1: no such key: did you mean subnet? (an IPv4 network such as "10.0.0.0/24"); accepted here: type, subnet, ranges, rangeStart, rangeEnd, gateway, routes, resolvConf, exclude, domain, reuseDelay, retain, dataDir`},
-		"later key":          {call{ipam: map[string]any{"peers": []int{}}}, 2, `key ipam.peers with value []: it is not supported by this version: take it out`},
+			`key ipam.subnets with value 1: no such key: did you mean subnet? (an IPv4 network such as "10.0.0.0/24"); accepted here: type, subnet, ranges, rangeStart, rangeEnd, gateway, routes, resolvConf, exclude, domain, reuseDelay, retain, dataDir, peers`},
 		"CNI_ARGS":           {call{args: "IP=ten"}, 4, `CNI_ARGS IP with value "ten": an address is wanted, such as 10.0.0.2`},
 		"unknown CNI_ARGS":   {call{args: "FOO=1"}, 4, `CNI_ARGS "FOO=1": no such key (IP, MAC, HOSTNAME, IDENTITY, ALLOW_SAME_NET_TRAFFIC and K8S_POD_* are read, IgnoreUnknown=1 accepts others)`},
 		"address outside":    {call{args: "IP=192.0.2.1"}, 100, `CNI_ARGS IP with value "192.0.2.1": it is outside subnet 10.0.0.0/24 of network flat`},
