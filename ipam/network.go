@@ -100,7 +100,11 @@ type Bridge struct {
 	Fallback            string `json:"fallback"`
 	Published           bool   `json:"published"` // accept what this node itself DNATed
 	AntiSpoofing        bool   `json:"antiSpoofing"`
-	MACSpoofCheck       bool   `json:"macspoofchk,omitempty"` // the guard's MAC part, also without AntiSpoofing
+	// FlatInterface is the uplink: the port by which the bridge reaches the physical
+	// network; empty = none. UplinkDHCP is UplinkDHCPBlock or UplinkDHCPPass: see BlocksDHCP.
+	FlatInterface string `json:"flatInterface,omitempty"`
+	UplinkDHCP    string `json:"uplinkDHCP,omitempty"`
+	MACSpoofCheck bool   `json:"macspoofchk,omitempty"` // the guard's MAC part, also without AntiSpoofing
 	// Filter is FilterOn, or FilterNone: no workload chains, and no need of
 	// br_netfilter. Empty = FilterOn.
 	Filter      string `json:"filter,omitempty"`

@@ -274,6 +274,3 @@ func (v *adding) announce(ctx context.Context) error {
 func learns(network ipam.Network) bool {
 	return !network.Bridge.AntiSpoofing && !network.Bridge.MACSpoofCheck
 }
-
-// Gateways returns who counts as a gateway of network.
-func Gateways(network ipam.Network) []netip.Addr { return []netip.Addr{network.Pool.Gateway} }

@@ -138,17 +138,25 @@ func (v view) network(name string) ipam.Network {
 // here, and leaves those of others.
 func (v view) applyGuard(ctx context.Context) ([]string, error) {
 	var ports []guard.Port
-	var gateways []netip.Addr
+	var segments []guard.Segment
 	for _, n := range v.networks {
 		if n.Bridge == nil {
 			continue
 		}
-		gateways = append(gateways, Gateways(n)...)
+		segment, err := Segment(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		segments = append(segments, segment)
 		for _, r := range v.living[n.Name] {
 			ports = append(ports, guard.PortFor(n, r, link.PortName(r.Holder.ContainerID, r.Holder.IfName)))
 		}
 	}
-	return guard.Apply(ctx, gateways, ports, v.others)
+	foreign, err := foreignUplinks(ctx, v.networks)
+	if err != nil {
+		return nil, err
+	}
+	return guard.Apply(ctx, segments, ports, append(foreign, v.others...))
 }
 
 // Remove takes what network has on this node out of the kernel and deletes its store,
@@ -169,6 +177,11 @@ func (n *Node) Remove(ctx context.Context, network string) error {
 			rest.networks = slices.DeleteFunc(slices.Clone(v.networks), func(o ipam.Network) bool { return o.Name == network })
 			if _, err := rest.applyGuard(ctx); err != nil {
 				return err
+			}
+			if uplink := own.Bridge.FlatInterface; uplink != "" {
+				if err := guard.DetachUplink(ctx, uplink); err != nil {
+					return err
+				}
 			}
 			if err := n.Filter.Remove(ctx, given(rest.networks), own); err != nil {
 				return err

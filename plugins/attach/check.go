@@ -193,7 +193,11 @@ func (v *checking) inside(ctx context.Context) error {
 
 func (v *checking) guard(ctx context.Context) error {
 	return v.rules(ctx, func() ([]string, error) {
-		return guard.Check(ctx, Gateways(v.network), guard.PortFor(v.network, v.row, v.portName))
+		segment, err := Segment(ctx, v.network)
+		if err != nil {
+			return nil, err
+		}
+		return guard.Check(ctx, segment, guard.PortFor(v.network, v.row, v.portName))
 	})
 }
 

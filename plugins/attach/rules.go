@@ -96,7 +96,11 @@ func (n *Node) force(ctx context.Context, networks []ipam.Network, changes []rul
 			}
 			continue
 		}
-		if err := guard.Attach(ctx, Gateways(c.Network), guard.PortFor(c.Network, c.Row, c.port())); err != nil {
+		segment, err := Segment(ctx, c.Network)
+		if err == nil {
+			err = guard.Attach(ctx, segment, guard.PortFor(c.Network, c.Row, c.port()))
+		}
+		if err != nil {
 			return err
 		}
 		in = append(in, filter.Attached{Network: c.Network, Row: c.Row})

@@ -203,6 +203,9 @@ func (c *Config) readNetwork(root *object, plugin string) error {
 	if err := root.readNAT(c.Network); err != nil {
 		return err
 	}
+	if err := root.readUplinkDHCP(c.Network); err != nil {
+		return err
+	}
 	return root.checkForwarders(c.Network)
 }
 

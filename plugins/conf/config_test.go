@@ -185,8 +185,8 @@ func TestParseReadsTheReferencePluginsKeys(t *testing.T) {
 		change  func(*ipam.Bridge) // of the defaults
 		notices string
 	}{
-		"ipMasq follows isGateway": {keys{"isGateway": false}, func(b *ipam.Bridge) { b.IsGateway, b.IPMasq, b.DNS.Enabled = false, false, false }, ""},
-		"ipMasq without isGateway": {keys{"isGateway": false, "ipMasq": true}, func(b *ipam.Bridge) { b.IsGateway, b.DNS.Enabled = false, false }, ""},
+		"ipMasq follows isGateway": {keys{"isGateway": false}, func(b *ipam.Bridge) { b.IsGateway, b.IPMasq, b.DNS.Enabled, b.UplinkDHCP = false, false, false, "pass" }, ""},
+		"ipMasq without isGateway": {keys{"isGateway": false, "ipMasq": true}, func(b *ipam.Bridge) { b.IsGateway, b.DNS.Enabled, b.UplinkDHCP = false, false, "pass" }, ""},
 		"ipMasq false":             {keys{"ipMasq": false}, func(b *ipam.Bridge) { b.IPMasq = false }, ""},
 		"ipMasqBackend":            {keys{"ipMasqBackend": "iptables"}, nil, ""},
 		"hairpinMode":              {keys{"hairpinMode": true}, func(b *ipam.Bridge) { b.HairpinMode = true }, ""},

@@ -83,6 +83,8 @@ func TestMistakesAreExplained(t *testing.T) {
 		{"filter none with deny", keys{"filter": "none", "deny": []keys{{"protocol": "icmp"}}}},
 		{"logDrops's type", keys{"logDrops": "true"}},
 		{"ipMasq's type", keys{"ipMasq": "yes"}},
+		{"uplinkDHCP misspelt", keys{"uplinkDHCP": "blocked"}},
+		{"uplinkDHCP of another type", keys{"uplinkDHCP": false}},
 		{"natAddress with length", keys{"natAddress": "192.0.2.7/24"}},
 		{"natAddress empty", keys{"natAddress": ""}},
 		{"natAddress IPv6", keys{"natAddress": "2001:db8::7"}},

@@ -47,6 +47,7 @@ var bridgeKeys = append([]key{
 	{name: "published", accepted: "true or false"},
 	{name: "fallback", accepted: `"drop" or "reject"`},
 	{name: "antiSpoofing", accepted: "true or false"},
+	{name: "uplinkDHCP", accepted: `"block" or "pass"`},
 	{name: "addressing", accepted: `"static" or "dhcp"`},
 	{name: "mtu", accepted: "a number of bytes, 68 to 65535"},
 	{name: "macPrefix", accepted: `three octets such as "fa:16:3e"`},
@@ -69,7 +70,7 @@ var bridgeKeys = append([]key{
 	{name: "flatInterface", state: keyLater}, {name: "gatewayShared", state: keyLater},
 	{name: "nodeAddress", state: keyLater}, {name: "gatewayAddresses", state: keyLater},
 	{name: "metadata", state: keyLater},
-	{name: "hostAccess", state: keyLater}, {name: "uplinkDHCP", state: keyLater}, {name: "allowedAddresses", state: keyLater},
+	{name: "hostAccess", state: keyLater}, {name: "allowedAddresses", state: keyLater},
 	{name: "limits", state: keyLater}, {name: "detectConflict", state: keyLater},
 	{name: "moveAddresses", state: keyLater},
 

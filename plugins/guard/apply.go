@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 )
@@ -17,16 +16,17 @@ type Counter struct {
 	Bytes   uint64
 }
 
-// Attach lets a port pass: it puts the port's elements in, replacing older ones of
-// the same port name, adds the gateways to those known, and installs the base if it
-// is missing, damaged or of another version, keeping the other ports' elements. All
-// in one transaction; idempotent; its cost does not grow with the number of ports.
+// Attach lets a port of a segment pass: it puts the port's elements in, replacing older
+// ones of the same port name, adds the segment's gateways to those known, makes its
+// uplink's elements what they should be, and installs the base if it is missing,
+// damaged or of another version, keeping all other elements. All in one transaction;
+// idempotent; its cost does not grow with the number of ports.
 //
 // Call it before the port is up. Any number of processes may call it at once.
-func Attach(ctx context.Context, gateways []netip.Addr, p Port) error {
-	err := errors.Join(p.validate(), validateGateways(gateways))
+func Attach(ctx context.Context, segment Segment, p Port) error {
+	err := errors.Join(p.validate(), segment.validate())
 	if err == nil {
-		err = retry(ctx, func(c *conn) error { return c.attach(gateways, p) })
+		err = retry(ctx, func(c *conn) error { return c.attach(segment, &p) })
 	}
 	if err != nil {
 		return fmt.Errorf("attaching port %s to the guard: %w", p.Name, err)
@@ -34,30 +34,86 @@ func Attach(ctx context.Context, gateways []netip.Addr, p Port) error {
 	return nil
 }
 
-func (c *conn) attach(gateways []netip.Addr, p Port) error {
+// AttachUplink is Attach for a segment without a port: it puts in what its uplink may
+// carry.
+//
+// Call it before the uplink becomes a port of the bridge.
+func AttachUplink(ctx context.Context, segment Segment) error {
+	err := segment.validate()
+	if err == nil {
+		err = retry(ctx, func(c *conn) error { return c.attach(segment, nil) })
+	}
+	if err != nil {
+		return fmt.Errorf("attaching uplink %s to the guard: %w", segment.Uplink.Name, err)
+	}
+	return nil
+}
+
+// attach attaches a segment, and p unless it is nil.
+func (c *conn) attach(segment Segment, p *Port) error {
 	return c.transact(func(b *batch) error {
 		s, rules, err := c.base()
 		if err != nil {
 			return err
 		}
-		elements := p.elements()
-		if s.defect == "" {
-			old, err := c.ofPort(p.Name)
-			if err != nil {
-				return err
+		elements := segment.elements()
+		own := func(e element) bool { return segment.Uplink.Name != "" && e.ofUplink(segment.Uplink.Name) }
+		if p != nil {
+			elements = append(elements, p.elements()...)
+			own = func(e element) bool {
+				return e.ofPort(p.Name) || segment.Uplink.Name != "" && e.ofUplink(segment.Uplink.Name)
 			}
-			stale, _ := difference(old, elements)
-			b.deleteElements(stale)
-		} else {
+		}
+		if s.defect != "" {
 			others, err := c.rebuild(b, s, rules)
 			if err != nil {
 				return err
 			}
-			b.addElements(slices.DeleteFunc(others, func(e element) bool { return e.ofPort(p.Name) }))
+			b.addElements(append(slices.DeleteFunc(others, own), elements...))
+			return nil
 		}
-		b.addElements(append(elements, gatewayElements(gateways)...))
+		old, err := c.ofUplink(segment.Uplink.Name)
+		if err != nil {
+			return err
+		}
+		if p != nil {
+			ofPort, err := c.ofPort(p.Name)
+			if err != nil {
+				return err
+			}
+			old = append(old, ofPort...)
+		}
+		stale, missing := difference(old, elements)
+		taken, err := c.othersOf(missing)
+		if err != nil {
+			return err
+		}
+		taken = slices.DeleteFunc(taken, func(e element) bool { return slices.Contains(stale, e) })
+		b.deleteElements(append(stale, taken...))
+		b.addElements(elements)
 		return nil
 	})
+}
+
+// DetachUplink removes what is known of the uplink of that name; what workloads have
+// on it goes with them, and matches nothing without it. Idempotent.
+//
+// Call it when the uplink is no port of a bridge any more.
+func DetachUplink(ctx context.Context, name string) error {
+	err := (Uplink{Name: name}).validate()
+	if err == nil {
+		err = retry(ctx, func(c *conn) error {
+			return c.transact(func(b *batch) error {
+				old, err := c.ofUplink(name)
+				b.deleteElements(old)
+				return err
+			})
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("detaching uplink %s from the guard: %w", name, err)
+	}
+	return nil
 }
 
 // Detach removes every element of the port of that name, in one transaction; it
@@ -103,17 +159,25 @@ func (c *conn) detach(portName string) error {
 			// Nothing recorded, but what was put in by hand goes as well.
 			old, err = c.scan(portName)
 		}
-		b.deleteElements(old)
+		if err != nil {
+			return err
+		}
+		// The same MAC or address may be another port's by now, whose ADD came before
+		// this DEL.
+		others, err := c.othersOf(old)
+		b.deleteElements(slices.DeleteFunc(old, func(e element) bool {
+			return slices.ContainsFunc(others, func(o element) bool { return o.set == e.set && o.key == e.key })
+		}))
 		return err
 	})
 }
 
-// Apply makes the whole table what NewPlan(gateways, ports) says, in one
+// Apply makes the whole table what NewPlan(segments, ports) says, in one
 // transaction, and returns what had to change, a line each; none if nothing had to.
-// The ports named others are not the caller's to judge: they keep the elements that
-// they have, and where there are any, so do gateways, which may be theirs.
-func Apply(ctx context.Context, gateways []netip.Addr, ports []Port, others []string) (changed []string, err error) {
-	plan, err := NewPlan(gateways, ports)
+// The ports and uplinks named others are not the caller's to judge: they keep the
+// elements that they have, and where there are any, so do gateways, which may be theirs.
+func Apply(ctx context.Context, segments []Segment, ports []Port, others []string) (changed []string, err error) {
+	plan, err := NewPlan(segments, ports)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +210,7 @@ func (c *conn) apply(plan Plan, others []string) (changed []string, err error) {
 		}
 		stale, missing := difference(have, plan.elements)
 		kept := func(e element) bool {
-			return len(others) > 0 && e.set == setGateways || slices.ContainsFunc(others, e.ofPort)
+			return len(others) > 0 && e.set == setGateways || slices.ContainsFunc(others, e.ofPort) || slices.ContainsFunc(others, e.ofUplink)
 		}
 		var spared []element
 		for _, e := range stale {
@@ -181,6 +245,9 @@ func (c *conn) rebuild(b *batch, s baseState, rules []encodedRule) ([]element, e
 	for _, e := range es {
 		if p, ok := e.port(); ok {
 			es = append(es, p.elements()...)
+		}
+		if u, ok := e.uplink(); ok {
+			es = append(es, u.elements()...)
 		}
 	}
 	slices.SortFunc(es, compareElements)
@@ -271,6 +338,47 @@ func (c *conn) ofPort(name string) ([]element, error) {
 		return p.elements(), nil
 	}
 	return c.scan(name)
+}
+
+// ofUplink is ofPort for an uplink's own elements; none for the name "".
+func (c *conn) ofUplink(name string) ([]element, error) {
+	if name == "" {
+		return nil, nil
+	}
+	if !c.exact {
+		members, err := c.element(setUplinks.element(nameBytes(name)))
+		if err != nil {
+			return nil, err
+		}
+		if len(members) > 0 {
+			if u, ok := members[0].uplink(); ok {
+				return u.elements(), nil
+			}
+		}
+	}
+	all, err := c.scan("")
+	return slices.DeleteFunc(all, func(e element) bool { return !e.ofUplink(name) }), err
+}
+
+// othersOf returns what the kernel has in the place of elements that several ports may
+// own one after the other: the same key with another comment.
+// It ties the transaction to what was read if there is any: adding would leave it.
+func (c *conn) othersOf(es []element) ([]element, error) {
+	var found []element
+	for _, e := range es {
+		if !e.isUplinks() {
+			continue
+		}
+		members, err := c.element(e)
+		if err != nil {
+			return nil, err
+		}
+		if len(members) > 0 && members[0] != e {
+			c.tied = true
+			found = append(found, members[0])
+		}
+	}
+	return found, nil
 }
 
 // scan returns the elements of the port of that name, or all of the table's if it

@@ -23,6 +23,15 @@ const (
 	setSources   setName = "sources"   // own MAC with own address
 	setAddresses setName = "addresses" // addresses reachable behind a port
 	setGateways  setName = "gateways"  // whose DHCP replies reach closed ports
+
+	setUplinks          setName = "uplinks"            // ports that lead beyond the node; the comment records the own elements
+	setUplinkMACs       setName = "uplink_macs"        // of this node and its workloads: no source of what enters
+	setUplinkSources    setName = "uplink_sources"     // the same of addresses
+	setUplinkDHCP       setName = "uplink_dhcp"        // uplinks that DHCP does not cross
+	setUplinkClients    setName = "uplink_clients"     // the node's MACs, whose own DHCP does
+	setUplinkRelays     setName = "uplink_relays"      // relay agents, whose DHCP does
+	setUplinkShared     setName = "uplink_shared"      // gateway addresses that other nodes have, too
+	setUplinkSharedMACs setName = "uplink_shared_macs" // and their MACs
 )
 
 // sets lists the sets and their keys in the order nft shows them.
@@ -36,11 +45,20 @@ func sets() []set {
 		{setSources, []fieldType{ifName, etherAddr, ipv4Addr}},
 		{setAddresses, []fieldType{ifName, ipv4Addr}},
 		{setGateways, []fieldType{ipv4Addr}},
+		{setUplinks, []fieldType{ifName}},
+		{setUplinkMACs, []fieldType{ifName, etherAddr}},
+		{setUplinkSources, []fieldType{ifName, ipv4Addr}},
+		{setUplinkDHCP, []fieldType{ifName}},
+		{setUplinkClients, []fieldType{ifName, etherAddr}},
+		{setUplinkRelays, []fieldType{ifName, ipv4Addr}},
+		{setUplinkShared, []fieldType{ifName, ipv4Addr}},
+		{setUplinkSharedMACs, []fieldType{ifName, etherAddr}},
 	}
 }
 
 // The counters, one for each reason for which a frame is dropped: in_ for what a
-// workload sends, out_ for what it would receive.
+// workload sends, out_ for what it would receive, uplink_in_ and uplink_out_ for what
+// would enter and leave by an uplink.
 const (
 	inNoPort     = "in_no_port"     // from a port that is not attached
 	inBPDU       = "in_bpdu"        // to a link-local group address: BPDU, LACP, LLDP
@@ -56,11 +74,21 @@ const (
 	outARP       = "out_arp"        // ARP that is no plain request or reply
 	outClosed    = "out_closed"     // group-addressed frame to a closed port
 	outEtherType = "out_ethertype"  // neither IPv4 nor ARP
+
+	uplinkInMAC      = "uplink_in_mac"      // source MAC of this node or a workload here
+	uplinkInIPv4     = "uplink_in_ipv4"     // IPv4 source of this node's gateway or a workload here
+	uplinkInARP      = "uplink_in_arp"      // ARP sender of the same
+	uplinkInDHCP     = "uplink_in_dhcp"     // DHCP of a network that this node serves
+	uplinkInGateway  = "uplink_in_gateway"  // for a gateway that other nodes have, too
+	uplinkInTags     = "uplink_in_tags"     // tags that hide from these rules what the node would read
+	uplinkOutDHCP    = "uplink_out_dhcp"    // DHCP of a network that this node serves
+	uplinkOutGateway = "uplink_out_gateway" // of or for a gateway that other nodes have, too
 )
 
 func counters() []string {
 	return []string{inNoPort, inBPDU, inMalformed, inDHCPServer, inDHCPClient, inMAC, inIPv4, inARP, inEtherType,
-		outNoPort, outAddress, outARP, outClosed, outEtherType}
+		outNoPort, outAddress, outARP, outClosed, outEtherType,
+		uplinkInMAC, uplinkInIPv4, uplinkInARP, uplinkInDHCP, uplinkInGateway, uplinkInTags, uplinkOutDHCP, uplinkOutGateway}
 }
 
 // A chain is a sequence of rules; one with a hook is entered by the kernel.
@@ -117,9 +145,10 @@ func chains() []chain {
 	limitedBroadcast := netip.AddrFrom4([4]byte{255, 255, 255, 255})
 	unspecified := netip.IPv4Unspecified()
 
-	return []chain{
+	return append([]chain{
 		{"prerouting", &hook{"prerouting", hookPrerouting, priorityFirst, "dstnat"}, []rule{
 			{iifPrefix(), goTo("from_port")},
+			{setUplinks.in(iifname()), goTo("from_uplink")},
 		}},
 		// Link-local groups but the first meet no prerouting hook; the bridge learns
 		// their source after this one.
@@ -128,9 +157,11 @@ func chains() []chain {
 		}},
 		{"forward", &hook{"forward", hookForward, priorityFilter, "filter"}, []rule{
 			{oifPrefix(), goTo("to_port")},
+			{setUplinks.in(oifname()), goTo("to_uplink")},
 		}},
 		{"output", &hook{"output", hookOutput, priorityFilter, "filter"}, []rule{
 			{oifPrefix(), goTo("to_port")},
+			{setUplinks.in(oifname()), goTo("to_uplink")},
 		}},
 
 		// What a workload sends.
@@ -228,5 +259,5 @@ func chains() []chain {
 				udpDst(expr.CmpOpEq, "68", portDHCPClient), accept()},
 			{dropAs(outClosed)},
 		}},
-	}
+	}, uplinkChains()...)
 }

@@ -25,11 +25,11 @@ func BenchmarkAttachAndDetach(b *testing.B) {
 			do, _ := inNewNetNS(b)
 			p := Port{Name: "fdpbench", MAC: mac(2), Addrs: []netip.Addr{addr(2)}, CheckSource: true}
 			do(func() {
-				if _, err := Apply(b.Context(), gateways(), manyPorts(n), nil); err != nil {
+				if _, err := Apply(b.Context(), segments(), manyPorts(n), nil); err != nil {
 					b.Error(err)
 				}
 				for b.Loop() {
-					if err := Attach(b.Context(), gateways(), p); err != nil {
+					if err := Attach(b.Context(), segment(), p); err != nil {
 						b.Error(err)
 					}
 					if err := Detach(b.Context(), p.Name); err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -62,15 +61,15 @@ func (c *conn) rehearse(b *batch) error {
 }
 
 // Check compares what the kernel has for one port with what Attach would put in, the
-// base and the gateways included, and changes nothing. It returns a line for each
+// base and the segment included, and changes nothing. It returns a line for each
 // defect; none if all is in place. Its cost grows with the number of ports: it reads
 // whole sets, so that it also finds what somebody added.
-func Check(ctx context.Context, gateways []netip.Addr, p Port) (defects []string, err error) {
-	if err := errors.Join(p.validate(), validateGateways(gateways)); err != nil {
+func Check(ctx context.Context, segment Segment, p Port) (defects []string, err error) {
+	if err := errors.Join(p.validate(), segment.validate()); err != nil {
 		return nil, fmt.Errorf("checking port %s in the guard: %w", p.Name, err)
 	}
 	err = retry(ctx, func(c *conn) (err error) {
-		defects, err = c.check(gateways, p)
+		defects, err = c.check(segment, p)
 		return err
 	})
 	if err != nil {
@@ -79,7 +78,7 @@ func Check(ctx context.Context, gateways []netip.Addr, p Port) (defects []string
 	return defects, nil
 }
 
-func (c *conn) check(gateways []netip.Addr, p Port) (defects []string, err error) {
+func (c *conn) check(segment Segment, p Port) (defects []string, err error) {
 	err = c.transact(func(*batch) error {
 		defects = nil
 		s, _, err := c.base()
@@ -92,17 +91,16 @@ func (c *conn) check(gateways []netip.Addr, p Port) (defects []string, err error
 		if !s.table {
 			return nil
 		}
-		have, err := c.scan(p.Name)
+		all, err := c.scan("")
 		if err != nil {
 			return err
 		}
-		known, err := c.elements(set{setGateways, []fieldType{ipv4Addr}})
-		if err != nil {
-			return err
-		}
-		extra, missing := difference(have, p.elements())
-		for _, e := range gatewayElements(gateways) {
-			if !slices.Contains(known, e) {
+		have := slices.DeleteFunc(slices.Clone(all), func(e element) bool {
+			return !e.ofPort(p.Name) && (segment.Uplink.Name == "" || !e.ofUplink(segment.Uplink.Name))
+		})
+		extra, missing := difference(have, append(p.elements(), segment.Uplink.elements()...))
+		for _, e := range gatewayElements(segment.Gateways) {
+			if !slices.Contains(all, e) {
 				missing = append(missing, e)
 			}
 		}
@@ -133,8 +131,8 @@ func Ports(ctx context.Context) ([]string, error) {
 		return c.transact(func(*batch) error {
 			es, err := c.scan("")
 			for _, e := range es {
-				if e.set != setGateways {
-					names = append(names, e.portName())
+				if name := e.portName(); name != "" {
+					names = append(names, name)
 				}
 			}
 			return err
@@ -147,7 +145,13 @@ func Ports(ctx context.Context) ([]string, error) {
 	return slices.Compact(names), nil
 }
 
-// portName is the port that an element of any set but the gateways' is of.
+// portName is the port that an element is of; empty if it is no port's.
 func (e element) portName() string {
+	switch {
+	case e.set == setGateways, e.set == setUplinks:
+		return ""
+	case e.isUplinks():
+		return e.comment
+	}
 	return strings.TrimRight(e.key[:min(len(e.key), unix.IFNAMSIZ)], "\x00")
 }

@@ -79,7 +79,7 @@ func TestCheck(t *testing.T) {
 			before := listed()
 			var got []string
 			l.mustDo("checking", func() (err error) {
-				got, err = Check(t.Context(), gateways(), p)
+				got, err = Check(t.Context(), segment(), p)
 				return err
 			})
 			if diff := cmp.Diff(tc.want, got); diff != "" {

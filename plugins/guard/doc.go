@@ -14,6 +14,12 @@
 // exception, plain ARP, which replies and ingress rules need, and but for a
 // gateway's DHCP replies. Whether unicast may reach a closed port, its chain decides.
 //
+// By an uplink, behind which is the whole LAN, nothing enters in the name of this node,
+// of its gateway or of a workload that is here: source MAC, IPv4 source, ARP sender,
+// also inside a VLAN tag that the node's own stack would take off. DHCP and a gateway
+// that other nodes have as well stay on this side, as Uplink says. Whether the machine
+// that answers for a *remote* gateway is that gateway, nobody can tell here.
+//
 // The rules are constant: they know no network, and every packet costs the same
 // whatever the number of workloads. Attaching a workload adds set elements, and
 // detaching it removes them, each in one netlink transaction.

@@ -133,8 +133,11 @@ func nameBytes(name string) []byte {
 }
 
 // ofPort says whether e belongs to the port of that name: all keys but those of
-// gateways start with one.
+// gateways and uplinks start with one.
 func (e element) ofPort(name string) bool {
+	if e.isUplinks() {
+		return e.set != setUplinks && e.comment == name
+	}
 	return e.set != setGateways && strings.HasPrefix(e.key, string(nameBytes(name)))
 }
 
@@ -161,7 +164,7 @@ func (p Port) elements() []element {
 			es = append(es, setSources.element(name, p.MAC[:], a.AsSlice()))
 		}
 	}
-	return es
+	return append(es, p.uplinkElements()...)
 }
 
 func gatewayElements(gateways []netip.Addr) []element {
@@ -177,6 +180,7 @@ const (
 	recordClosed    = "closed"
 	recordUnchecked = "unchecked"
 	recordMACOnly   = "maconly"
+	recordUplink    = "uplink=" // and its name
 )
 
 // maxRecord is the longest comment nft accepts of an element when it reads a
@@ -201,6 +205,9 @@ func (p Port) record() string {
 	default:
 		words = append(words, recordUnchecked)
 	}
+	if p.Uplink != "" {
+		words = append(words, recordUplink+p.Uplink)
+	}
 	if s := strings.Join(words, " "); len(s) <= maxRecord {
 		return s
 	}
@@ -224,6 +231,8 @@ func (e element) port() (Port, bool) {
 			p.CheckSource = false
 		case word == recordMACOnly:
 			p.CheckSource, p.CheckMAC = false, true
+		case strings.HasPrefix(word, recordUplink):
+			p.Uplink = strings.TrimPrefix(word, recordUplink)
 		default:
 			var a netip.Addr
 			a, err = netip.ParseAddr(word)

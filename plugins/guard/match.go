@@ -28,15 +28,20 @@ const (
 	ip
 	arp
 	udp
+	taggedIP  // IPv4, in a VLAN tag or not
+	taggedARP // ARP, the same
 )
 
 const (
 	etherTypeIPv4 = 0x0800
 	etherTypeARP  = 0x0806
+	etherTypeVLAN = 0x8100 // 802.1Q
+	etherTypeQinQ = 0x88a8 // 802.1ad
 
 	offsetEtherDst  = 0
 	offsetEtherSrc  = 6
 	offsetEtherType = 12
+	offsetVLANTag   = 14
 )
 
 // A rule is a sequence of matches, the last an action.
@@ -73,6 +78,10 @@ func (l layer) check() []expr.Any {
 		return etherType(etherTypeARP).exprs
 	case udp:
 		return l4protoUDP(expr.CmpOpEq).exprs
+	case taggedIP:
+		return protocol(etherTypeIPv4).exprs
+	case taggedARP:
+		return protocol(etherTypeARP).exprs
 	}
 	return nil
 }
@@ -110,14 +119,44 @@ func oifPrefix() match {
 		[]expr.Any{meta(expr.MetaKeyOIFNAME, reg1), compare(expr.CmpOpEq, []byte(PortPrefix)...)}}
 }
 
+// typeText is nft's name of an ethertype.
+func typeText(t uint16) string {
+	switch t {
+	case etherTypeARP:
+		return "arp"
+	case etherTypeVLAN:
+		return "8021q"
+	case etherTypeQinQ:
+		return "8021ad"
+	}
+	return "ip"
+}
+
+// protocol compares what the node's own stack would read: the type behind the outer
+// VLAN tag, which the kernel has taken off by now.
+func protocol(t uint16) match {
+	return match{"meta protocol " + typeText(t), link, []expr.Any{
+		meta(expr.MetaKeyPROTOCOL, reg1), compare(expr.CmpOpEq, be16(t)...)}}
+}
+
+// priorityTag matches frames whose outer tag, of type t, has VLAN 0: the node's stack
+// reads what is in it.
+func priorityTag(t uint16) match {
+	m := match{"vlan id 0", link, []expr.Any{
+		payload(expr.PayloadBaseLLHeader, offsetEtherType, 2, reg1), compare(expr.CmpOpEq, be16(t)...),
+		payload(expr.PayloadBaseLLHeader, offsetVLANTag, 2, reg1),
+		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 2, Mask: be16(0x0fff), Xor: make([]byte, 2)},
+		compare(expr.CmpOpEq, 0, 0)}}
+	if t != etherTypeVLAN {
+		m.text = "ether type " + typeText(t) + " " + m.text
+	}
+	return m
+}
+
 // etherType compares the type field on the wire; `meta protocol` would look
 // through VLAN tags.
 func etherType(t uint16) match {
-	text := "ether type ip"
-	if t == etherTypeARP {
-		text = "ether type arp"
-	}
-	return match{text, link, []expr.Any{
+	return match{"ether type " + typeText(t), link, []expr.Any{
 		payload(expr.PayloadBaseLLHeader, offsetEtherType, 2, reg1), compare(expr.CmpOpEq, be16(t)...)}}
 }
 
@@ -168,6 +207,10 @@ func etherSrc() field {
 	return frameField("ether saddr", etherAddr, link, expr.PayloadBaseLLHeader, offsetEtherSrc)
 }
 
+func etherTo() field {
+	return frameField("ether daddr", etherAddr, link, expr.PayloadBaseLLHeader, offsetEtherDst)
+}
+
 func ipSrc() field {
 	return frameField("ip saddr", ipv4Addr, ip, expr.PayloadBaseNetworkHeader, 12)
 }
@@ -182,6 +225,21 @@ func arpSrcMAC() field {
 
 func arpSrcIP() field {
 	return frameField("arp saddr ip", ipv4Addr, arp, expr.PayloadBaseNetworkHeader, 14)
+}
+
+func arpDstIP() field {
+	return frameField("arp daddr ip", ipv4Addr, arp, expr.PayloadBaseNetworkHeader, 24)
+}
+
+// tagged is the field wherever a VLAN tag leaves it to the node's own stack.
+func (f field) tagged() field {
+	switch f.needs {
+	case ip:
+		f.needs = taggedIP
+	case arp:
+		f.needs = taggedARP
+	}
+	return f
 }
 
 // chaddr is the client's MAC inside a DHCP message (RFC 2131 section 2): 28 bytes
@@ -268,6 +326,13 @@ func udpSrc(op expr.CmpOp, text string, port uint16) match {
 
 func udpDst(op expr.CmpOp, text string, port uint16) match {
 	return udpPort("dport", 2, op, text, port)
+}
+
+// dhcpDst matches what is sent to a DHCP server or client.
+func dhcpDst() match {
+	return match{"udp dport 67-68", udp, []expr.Any{
+		payload(expr.PayloadBaseTransportHeader, 2, 2, reg1),
+		compare(expr.CmpOpGte, be16(portDHCPServer)...), compare(expr.CmpOpLte, be16(portDHCPClient)...)}}
 }
 
 // laterFragment matches all fragments of a datagram but the first, which alone has

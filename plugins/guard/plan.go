@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 )
@@ -15,13 +14,23 @@ type Plan struct {
 	elements []element
 }
 
-// NewPlan returns the table that lets these ports pass. gateways are the
-// addresses whose broadcast DHCP replies reach closed ports. It refuses names,
-// MACs and addresses that no workload port can have, and a port given twice.
-func NewPlan(gateways []netip.Addr, ports []Port) (Plan, error) {
-	errs := []error{validateGateways(gateways)}
-	es := gatewayElements(gateways)
+// NewPlan returns the table that lets these ports of these segments pass. It refuses
+// names, MACs and addresses that no workload port or uplink can have, and either
+// given twice.
+func NewPlan(segments []Segment, ports []Port) (Plan, error) {
+	var errs []error
+	var es []element
 	seen := map[string]bool{}
+	for _, s := range segments {
+		errs = append(errs, s.validate())
+		es = append(es, s.elements()...)
+		if name := s.Uplink.Name; name != "" {
+			if seen[name] {
+				errs = append(errs, fmt.Errorf("uplink %s is given twice", name))
+			}
+			seen[name] = true
+		}
+	}
 	for _, p := range ports {
 		if seen[p.Name] {
 			errs = append(errs, fmt.Errorf("port %s is given twice", p.Name))

@@ -49,14 +49,15 @@ func somePorts() []Port {
 func TestPlanText(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
-		gateways []netip.Addr
+		segments []Segment
 		ports    []Port
 	}{
 		{"empty", nil, nil},
-		{"ports", []netip.Addr{addr(1)}, somePorts()},
+		{"ports", segments(), somePorts()},
+		{"uplinks", someUplinks(), uplinkPorts()},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			plan, err := NewPlan(tc.gateways, tc.ports)
+			plan, err := NewPlan(tc.segments, tc.ports)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -83,16 +84,18 @@ func golden(t *testing.T, name, got string) {
 }
 
 func TestPlanIgnoresOrderAndRepetition(t *testing.T) {
-	ports := somePorts()
-	gateways := []netip.Addr{addr(1), netip.MustParseAddr("10.9.0.1")}
-	one, err := NewPlan(gateways, ports)
+	ports := append(somePorts(), uplinkPorts()...)
+	segments := someUplinks()
+	one, err := NewPlan(segments, ports)
 	if err != nil {
 		t.Fatal(err)
 	}
 	slices.Reverse(ports)
-	slices.Reverse(gateways)
+	slices.Reverse(segments)
+	segments[0].Uplink.MACs = append(segments[0].Uplink.MACs, segments[0].Uplink.MACs[0])
+	slices.Reverse(segments[0].Uplink.MACs)
 	ports[0].Addrs = append(ports[0].Addrs, ports[0].Addrs[0])
-	other, err := NewPlan(append(gateways, gateways[0]), ports)
+	other, err := NewPlan(append(segments, segment()), ports)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +113,7 @@ func TestPlanRefusesWhatIsNoPort(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		name     string
-		gateways []netip.Addr
+		segments []Segment
 		ports    []Port
 		want     string
 	}{
@@ -134,13 +137,23 @@ func TestPlanRefusesWhatIsNoPort(t *testing.T) {
 			`planning the guard: port fdp0: 224.0.0.1 is no workload's address: a unicast IPv4 one is wanted`},
 		{"IPv6 address", nil, with(func(p *Port) { p.Addrs = []netip.Addr{netip.MustParseAddr("fd00::2")} }),
 			`planning the guard: port fdp0: fd00::2 is no workload's address: a unicast IPv4 one is wanted`},
-		{"unset gateway", []netip.Addr{{}}, []Port{good},
+		{"unset gateway", []Segment{{Gateways: []netip.Addr{{}}}}, []Port{good},
 			`planning the guard: invalid IP is no gateway: a unicast IPv4 address is wanted`},
 		{"one port twice", nil, []Port{good, good},
 			`planning the guard: port fdp0 is given twice`},
+		{"a workload's port as uplink", []Segment{{Uplink: Uplink{Name: "fdp1"}}}, nil,
+			`planning the guard: "fdp1" is no uplink: an interface's name of up to 15 characters is wanted, which does not begin with fdp`},
+		{"an uplink's name with a wildcard", nil, with(func(p *Port) { p.Uplink = "eth*" }),
+			`planning the guard: port fdp0: "eth*" is no uplink: an interface's name of up to 15 characters is wanted, which does not begin with fdp`},
+		{"group MAC of the node", []Segment{{Uplink: Uplink{Name: "eth1", MACs: []ipam.MAC{broadcast}}}}, nil,
+			`planning the guard: uplink eth1: ff:ff:ff:ff:ff:ff is no node's MAC: a unicast one is wanted`},
+		{"no shared gateway", []Segment{{Uplink: Uplink{Name: "eth1", Shared: []netip.Addr{netip.IPv4Unspecified()}}}}, nil,
+			`planning the guard: uplink eth1: 0.0.0.0 is no node's address: a unicast IPv4 one is wanted`},
+		{"one uplink twice", []Segment{{Uplink: Uplink{Name: "eth1"}}, {Uplink: Uplink{Name: "eth1"}}}, nil,
+			`planning the guard: uplink eth1 is given twice`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			_, err := NewPlan(tc.gateways, tc.ports)
+			_, err := NewPlan(tc.segments, tc.ports)
 			if err == nil || err.Error() != tc.want {
 				t.Errorf("error is\n%v\nwanted\n%s", err, tc.want)
 			}
@@ -162,7 +175,7 @@ func TestPortForTakesTogglesFromTheNetwork(t *testing.T) {
 		{"unknown: the stricter of both", nil, true, true, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			want := Port{"fdp0", mac(2), []netip.Addr{addr(2)}, tc.closed, tc.checkSource, tc.checkMAC}
+			want := Port{Name: "fdp0", MAC: mac(2), Addrs: []netip.Addr{addr(2)}, Closed: tc.closed, CheckSource: tc.checkSource, CheckMAC: tc.checkMAC}
 			got := PortFor(ipam.Network{Bridge: tc.bridge}, row, "fdp0")
 			if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 				t.Errorf("port differs:\n%s", diff)

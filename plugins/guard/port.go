@@ -32,6 +32,9 @@ type Port struct {
 	// CheckMAC is macspoofchk for a port without CheckSource: the workload may use any
 	// address, but its own MAC alone, also in ARP and DHCP.
 	CheckMAC bool
+	// Uplink is the one of the port's network: nothing enters by it in the workload's
+	// name. Empty = none.
+	Uplink string
 }
 
 // PortFor returns the port of reservation r in network n.
@@ -40,6 +43,7 @@ func PortFor(n ipam.Network, r ipam.Reservation, portName string) Port {
 	if n.Bridge != nil {
 		p.CheckSource = n.Bridge.AntiSpoofing
 		p.CheckMAC = n.Bridge.MACSpoofCheck && !p.CheckSource
+		p.Uplink = n.Bridge.FlatInterface
 	}
 	return p
 }
@@ -59,6 +63,9 @@ func (p Port) validate() error {
 		if !a.Is4() || a.IsUnspecified() || a.IsMulticast() {
 			return fmt.Errorf("port %s: %s is no workload's address: a unicast IPv4 one is wanted", p.Name, a)
 		}
+	}
+	if err := (Uplink{Name: p.Uplink}).validate(); err != nil {
+		return fmt.Errorf("port %s: %w", p.Name, err)
 	}
 	return nil
 }

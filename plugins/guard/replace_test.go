@@ -31,7 +31,7 @@ func TestReplacementLeavesNoGap(t *testing.T) {
 				if err := addStrangeChain(t); err != nil {
 					return err
 				}
-				if _, err := Apply(t.Context(), gateways(), ports, nil); err != nil {
+				if _, err := Apply(t.Context(), segments(), ports, nil); err != nil {
 					return err
 				}
 			}

@@ -14,11 +14,33 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netns"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
 )
+
+// someUplinks are a gateway node's two networks, the second with a shared gateway.
+func someUplinks() []Segment {
+	first := segment()
+	first.Uplink = Uplink{Name: "eth1", MACs: []ipam.MAC{mac(1)}, Addrs: first.Gateways, BlockDHCP: true, Relays: []netip.Addr{addr(200)}}
+	gateway := netip.MustParseAddr("10.9.0.1")
+	second := Segment{Gateways: []netip.Addr{gateway}, Uplink: Uplink{Name: "eth2", MACs: []ipam.MAC{mac(0x91)},
+		Addrs: []netip.Addr{netip.MustParseAddr("10.9.0.251")}, Shared: []netip.Addr{gateway}, SharedMACs: []ipam.MAC{mac(0x90)}}}
+	return []Segment{first, second}
+}
+
+func uplinkPorts() []Port {
+	return []Port{
+		{Name: "fdpone", MAC: mac(12), Addrs: []netip.Addr{addr(12)}, CheckSource: true, Uplink: "eth1"},
+		{Name: "fdptwo", MAC: mac(13), Addrs: []netip.Addr{netip.MustParseAddr("10.9.0.13")}, Closed: true, Uplink: "eth2"},
+	}
+}
 
 func addrs(s *station) []netip.Addr { return []netip.Addr{s.addr} }
 
-func gateways() []netip.Addr { return []netip.Addr{netip.MustParseAddr(gateway)} }
+// segment is the lab's network.
+func segment() Segment { return Segment{Gateways: []netip.Addr{netip.MustParseAddr(gateway)}} }
+
+func segments() []Segment { return []Segment{segment()} }
 
 // newTable is a lab without ports, for the guard alone.
 func newTable(t *testing.T) *lab {
@@ -31,7 +53,7 @@ func newTable(t *testing.T) *lab {
 func (l *lab) attach(ports ...Port) {
 	l.t.Helper()
 	for _, p := range ports {
-		l.mustDo("attaching "+p.Name, func() error { return Attach(l.t.Context(), gateways(), p) })
+		l.mustDo("attaching "+p.Name, func() error { return Attach(l.t.Context(), segment(), p) })
 	}
 }
 
@@ -44,7 +66,7 @@ func (l *lab) apply(ports ...Port) []string {
 	l.t.Helper()
 	var changed []string
 	l.mustDo("applying", func() (err error) {
-		changed, err = Apply(l.t.Context(), gateways(), ports, nil)
+		changed, err = Apply(l.t.Context(), segments(), ports, nil)
 		return err
 	})
 	return changed
@@ -52,7 +74,7 @@ func (l *lab) apply(ports ...Port) []string {
 
 func planned(t *testing.T, ports ...Port) string {
 	t.Helper()
-	plan, err := NewPlan(gateways(), ports)
+	plan, err := NewPlan(segments(), ports)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,11 +96,11 @@ func (l *lab) check(ports ...Port) {
 // also where the base is made anew; what is neither planned nor theirs goes.
 func TestApplyLeavesOthersPorts(t *testing.T) {
 	foreign := Port{Name: "fdpother", MAC: mac(9), Addrs: []netip.Addr{netip.MustParseAddr("10.9.0.9")}, Closed: true, CheckSource: true}
-	foreignGateway := netip.MustParseAddr("10.9.0.1")
+	foreignSegment := Segment{Gateways: []netip.Addr{netip.MustParseAddr("10.9.0.1")}}
 	for name, damage := range map[string]func(*testing.T) error{"base in place": nil, "base damaged": addStrangeChain} {
 		t.Run(name, func(t *testing.T) {
 			l := newTable(t)
-			l.mustDo("attaching", func() error { return Attach(t.Context(), []netip.Addr{foreignGateway}, foreign) })
+			l.mustDo("attaching", func() error { return Attach(t.Context(), foreignSegment, foreign) })
 			ours := somePorts()
 			l.attach(ours...)
 			if damage != nil {
@@ -87,12 +109,12 @@ func TestApplyLeavesOthersPorts(t *testing.T) {
 			apply := func(others ...string) {
 				t.Helper()
 				l.mustDo("applying", func() error {
-					_, err := Apply(t.Context(), gateways(), ours[1:], others)
+					_, err := Apply(t.Context(), segments(), ours[1:], others)
 					return err
 				})
 			}
 			apply(foreign.Name)
-			want, err := NewPlan(append(gateways(), foreignGateway), append([]Port{foreign}, ours[1:]...))
+			want, err := NewPlan(append(segments(), foreignSegment), append([]Port{foreign}, ours[1:]...))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -370,7 +392,7 @@ func TestParallelAttachAndDetach(t *testing.T) {
 			odd = append(odd, port(i))
 		}
 	}
-	inParallel(func(i int) error { return Attach(ctx, gateways(), port(i)) })
+	inParallel(func(i int) error { return Attach(ctx, segment(), port(i)) })
 	l.check(all...)
 	// Half of them leave while the other half come again, and the base is lost.
 	l.load("flush table bridge flatdhcp")
@@ -378,7 +400,7 @@ func TestParallelAttachAndDetach(t *testing.T) {
 		if i%2 == 0 {
 			return Detach(ctx, port(i).Name)
 		}
-		return Attach(ctx, gateways(), port(i))
+		return Attach(ctx, segment(), port(i))
 	})
 	l.check(odd...)
 	inParallel(func(i int) error { return Detach(ctx, port(i).Name) })
@@ -410,7 +432,7 @@ func TestContextEndsTheCall(t *testing.T) {
 		want error
 	}{{ctx, context.Canceled}, {past, context.DeadlineExceeded}} {
 		l.do(func() {
-			if err := Attach(tc.ctx, nil, somePorts()[0]); !errors.Is(err, tc.want) {
+			if err := Attach(tc.ctx, Segment{}, somePorts()[0]); !errors.Is(err, tc.want) {
 				t.Errorf("Attach: %v, wanted %v", err, tc.want)
 			}
 			if err := Detach(tc.ctx, "fdp0"); !errors.Is(err, tc.want) {
