@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -32,9 +31,20 @@ const (
 	defaultTimeout = 10 * time.Second
 )
 
-// networkName is the CNI specification's rule for names, bounded so that the file
-// names made from it stay below NAME_MAX.
-var networkName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,199}$`)
+// maxNetworkName keeps the file names made from a network's name below NAME_MAX.
+const maxNetworkName = 200
+
+// isNetworkName is the CNI specification's rule for names, bounded. No regular expression:
+// to compile this one takes a plugin a third of a millisecond each time that it starts.
+func isNetworkName(name string) bool {
+	for i, r := range name {
+		alphanumeric := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
+		if !alphanumeric && (i == 0 || !strings.ContainsRune("_.-", r)) {
+			return false
+		}
+	}
+	return name != "" && len(name) <= maxNetworkName
+}
 
 // Dir is a data directory: one store a network, and one lock for all of them, so
 // that subnets, bridges and MACs can be compared across networks. It holds nothing
@@ -83,7 +93,7 @@ func (d *Dir) Names(context.Context) ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries { // sorted by file name: "a-b.db" comes before "a.db"
-		if name, ok := strings.CutSuffix(e.Name(), storeSuffix); ok && networkName.MatchString(name) {
+		if name, ok := strings.CutSuffix(e.Name(), storeSuffix); ok && isNetworkName(name) {
 			names = append(names, name)
 		}
 	}

@@ -39,7 +39,7 @@ func (s *Store) deadline(ctx context.Context) (context.Context, context.CancelFu
 // exists says what is wrong if the network has no store. Asked before the lock, so
 // that readers create nothing.
 func (s *Store) exists() error {
-	if !networkName.MatchString(s.name) {
+	if !isNetworkName(s.name) {
 		return fmt.Errorf("%w: network name %q: letters, digits, dots, dashes and underscores "+
 			"are accepted, the first a letter or digit, 200 at most", ErrConfig, s.name)
 	}

@@ -21,7 +21,7 @@ const maxIfName = 15
 // with key, value and what is accepted. What contradicts other networks or living
 // workloads only the store knows.
 func (n Network) Validate() error {
-	if !networkName.MatchString(n.Name) {
+	if !isNetworkName(n.Name) {
 		return badKey("name", n.Name, "letters, digits, dots, dashes and underscores, the first a letter or digit, 200 at most")
 	}
 	if err := n.Pool.validate(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -28,6 +29,9 @@ const (
 )
 
 func main() {
+	// A verb does one thing after the other. With more than one processor the runtime wakes
+	// threads at each netlink answer, which find nothing to do: a seventh of a verb's CPU time.
+	runtime.GOMAXPROCS(1)
 	p := plugin{log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	skel.PluginMainFuncs(skel.CNIFuncs{
 		Add:    p.add,

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"runtime"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	cniversion "github.com/containernetworking/cni/pkg/version"
@@ -17,6 +18,7 @@ import (
 var version = "dev"
 
 func main() {
+	runtime.GOMAXPROCS(1) // as flat-bridge does, and for its reason
 	p := &plugin{
 		run:    rundir.FromEnv(os.Getenv),
 		stdout: os.Stdout,
