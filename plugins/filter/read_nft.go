@@ -91,7 +91,11 @@ func (n *nftConn) readOnce(chains []string) (*seen, error) {
 		chains = all
 	}
 	for _, chain := range chains {
-		if s.depth == some {
+		rules, err := n.rules(chain)
+		if err != nil {
+			return nil, err
+		}
+		if len(rules) == 0 && s.depth == some {
 			exists, err := n.exists(chain)
 			if err != nil {
 				return nil, err
@@ -99,10 +103,6 @@ func (n *nftConn) readOnce(chains []string) (*seen, error) {
 			if !exists {
 				continue
 			}
-		}
-		rules, err := n.rules(chain)
-		if err != nil {
-			return nil, err
 		}
 		s.chains[chain] = rules
 	}
@@ -129,7 +129,7 @@ func (n *nftConn) generation() (uint32, error) {
 	return 0, errors.New("reading the ruleset's generation: the kernel named none")
 }
 
-// exists must be asked before the rules: a dump of a missing chain is empty, too.
+// exists must be asked of a chain without rules: a dump of a missing one is empty, too.
 func (n *nftConn) exists(chain string) (bool, error) {
 	_, err := n.ask(unix.NFT_MSG_GETCHAIN, unix.AF_INET, 0, []netlink.Attribute{
 		stringAttr(unix.NFTA_CHAIN_TABLE, tableOf(chain)), stringAttr(unix.NFTA_CHAIN_NAME, chain),
