@@ -47,7 +47,7 @@ type asker struct{ station *testnet.Station }
 func newAsker(t *testing.T, n *testnet.NS, cases int) asker {
 	t.Helper()
 	c := testnet.New(t)
-	n.Port(t, "br100", "fdp0", c, compareSender)
+	n.Port(t, "br100", "tap0", c, compareSender)
 	c.Do(t, func() error {
 		link, err := netlink.LinkByName("eth0")
 		if err != nil {

@@ -118,25 +118,58 @@ func TestBridgeOfAConflistIsMadeAgain(t *testing.T) {
 	d.stop(t)
 }
 
-// TestRecordIsAppliedWithoutConflists: a record that an ADD changed is in force for the
-// other workloads' chains as well.
+// TestRecordIsAppliedWithoutConflists: what is in the store when the daemon starts, and
+// what an ADD changes later, is in force for all workloads that live; so it is for one
+// whose chain was flushed or damaged while no daemon ran.
 func TestRecordIsAppliedWithoutConflists(t *testing.T) {
 	t.Parallel()
 	n, c := newNode(t), testnet.New(t)
 	n.Port(t, "br100", link.PortName("cirros", "eth0"), c, known)
-	reservation := n.hold(t, "cirros", known, reserved)
-	d := n.start(t)
-	d.serving(t, 1)
-	closed := network(func(r *ipam.Network) { r.Bridge.AllowSameNetTraffic = false })
-	if rules := n.chain(t, filter.WorkloadChain(closed, reservation).Name); rules != "" {
-		t.Fatalf("a chain before anything changed:\n%s", rules)
+	reservation := n.reserve(t, "cirros", known, reserved).Reservation
+	open, closed := network(), network(func(r *ipam.Network) { r.Bridge.AllowSameNetTraffic = false })
+	name := filter.WorkloadChain(open, reservation).Name
+	const subnet = "-s 10.0.0.0/24 -j ACCEPT"
+	whole := func() bool {
+		rules := n.chain(t, name)
+		return strings.Contains(rules, subnet) && strings.Contains(rules, "-j FLAT-DROP")
 	}
+	inForce := func(d *daemon, times int) {
+		t.Helper()
+		await(t, "word of it", func() bool {
+			return strings.Count(d.log.String(), "network flat is in force for living workloads (1)") == times
+		})
+	}
+	d := n.start(t)
+	await(t, "the workload's chain", whole)
+	inForce(d, 1)
+	d.stop(t)
+
+	for _, damage := range [][]string{{"-F", name}, {"-D", name, "-j", "FLAT-DROP"}} {
+		n.iptables(t, damage...)
+		if whole() {
+			t.Fatalf("%v does no damage", damage)
+		}
+		d = n.start(t)
+		await(t, "the chain as it was", whole)
+		inForce(d, 1)
+		d.stop(t)
+	}
+
+	// Nothing to change is nothing to log.
+	d = n.start(t)
+	await(t, "a look at the chains", func() bool {
+		_, m := n.get(t, "/metrics")
+		return strings.Contains(m, `flatdhcp_reconciles_total{result="same"} 1`)
+	})
+	inForce(d, 0)
 	if _, err := n.store.Configure(t.Context(), closed); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the workload's chain", func() bool {
-		return strings.Contains(n.chain(t, filter.WorkloadChain(closed, reservation).Name), "-j FLAT-DROP")
+	await(t, "the closed chain", func() bool {
+		rules := n.chain(t, name)
+		return strings.Contains(rules, "-j FLAT-DROP") && !strings.Contains(rules, subnet)
 	})
+	inForce(d, 1)
 	d.stop(t)
 }
 
@@ -153,7 +186,13 @@ func (n *node) hold(t testing.TB, host string, mac ipam.MAC, addr netip.Addr) ip
 // chain returns a chain's rules as iptables lists them; empty = there is none.
 func (n *node) chain(t testing.TB, name string) string {
 	t.Helper()
-	cmd := exec.Command(testnet.RequireProgram(t, "iptables"), "-S", name)
+	return n.iptables(t, "-S", name)
+}
+
+// iptables returns what the program prints, empty if it fails.
+func (n *node) iptables(t testing.TB, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(testnet.RequireProgram(t, "iptables"), args...)
 	var out testlog.Buffer
 	cmd.Stdout = &out
 	<-n.Start(t, cmd)

@@ -20,7 +20,7 @@ func TestRelayOnTheWire(t *testing.T) {
 	relay, other := netip.MustParseAddr("10.0.0.9"), netip.MustParseAddr("10.0.0.8")
 	relayMAC := ipam.MAC{0xfa, 0x16, 0x3e, 0, 0, 9}
 	n, c := newNode(t), testnet.New(t)
-	n.Port(t, "br100", "fdp0", c, relayMAC)
+	n.Port(t, "br100", "tap0", c, relayMAC)
 	n.reserve(t, "cirros", known, reserved, func(n *ipam.Network) { n.Bridge.DHCP.Relays = []netip.Addr{relay} })
 	d := n.start(t)
 	d.serving(t, 1)
@@ -76,7 +76,7 @@ func TestRelayOnTheWire(t *testing.T) {
 // BOOTP, which gets nothing.
 func TestOptionsOnTheWire(t *testing.T) {
 	n, c := newNode(t), testnet.New(t)
-	n.Port(t, "br100", "fdp0", c, known)
+	n.Port(t, "br100", "tap0", c, known)
 	n.reserve(t, "cirros", known, reserved, func(n *ipam.Network) {
 		n.Bridge.DHCP.RapidCommit = true
 		for _, text := range []string{"42=10.0.0.9", "224=hex:0a0b", "66=10.0.0.9", "67=pxelinux.0"} {

@@ -22,7 +22,7 @@ import (
 func TestNodeRulesLoseNothing(t *testing.T) {
 	nft := testnet.RequireProgram(t, "nft")
 	n, c := newNode(t), testnet.New(t)
-	n.Port(t, "br100", "fdp0", c, known)
+	n.Port(t, "br100", "tap0", c, known)
 	n.reserve(t, "cirros", known, reserved)
 	n.Do(t, func() error {
 		for _, name := range []string{"all", "br100"} {

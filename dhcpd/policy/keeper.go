@@ -185,8 +185,9 @@ func (k *Keeper) refuse(f file, err error) {
 }
 
 // enforce makes the bridge ready if a conflist gives the network, and applies the
-// network's policy if its record is not the one in force. What the first look finds is
-// taken for in force, unless a conflist gives it: it may have changed while nobody looked.
+// network's policy if its record is not the one in force. What it sees for the first time
+// it applies as well, wherever there is a bridge that workloads can be on: record and rules
+// may have changed while nobody looked.
 func (k *Keeper) enforce(ctx context.Context, key Key, n ipam.Network, given bool) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
@@ -204,8 +205,15 @@ func (k *Keeper) enforce(ctx context.Context, key Key, n ipam.Network, given boo
 	record := text(n)
 	old, seen := k.applied[key]
 	if !seen && !given {
-		k.applied[key] = record
-		return
+		here, err := k.Node.Here(ctx, n.Bridge.Name)
+		if err != nil {
+			k.failed(ctx, "rules of "+key.DataDir+"/"+key.Name, fmt.Sprintf("network %s: %v; trying again", n.Name, err))
+			return
+		}
+		if !here {
+			k.applied[key] = record // whoever makes the bridge goes by the record
+			return
+		}
 	}
 	if bytes.Equal(old, record) {
 		return

@@ -24,6 +24,8 @@ type fakeNode struct {
 	records map[Key]ipam.Network
 	did     []string
 	fail    map[string]error // by verb
+
+	noBridge bool
 }
 
 func (f *fakeNode) note(verb, name string) error {
@@ -41,6 +43,10 @@ func (f *fakeNode) Configure(_ context.Context, dataDir string, n ipam.Network) 
 
 func (f *fakeNode) Bridge(_ context.Context, _ string, n ipam.Network) ([]string, error) {
 	return nil, f.note("bridge", n.Bridge.Name)
+}
+
+func (f *fakeNode) Here(_ context.Context, bridge string) (bool, error) {
+	return !f.noBridge, f.fail["here"]
 }
 
 func (f *fakeNode) Apply(_ context.Context, _, network string) (attach.Report, error) {
@@ -165,14 +171,15 @@ func TestKeeper(t *testing.T) {
 	}
 }
 
-// TestRecordsAlone: without conflists only a record that changes is applied, since what
-// the first look finds is in force.
+// TestRecordsAlone: without conflists a record is applied when it is first seen, if its
+// bridge is here, and when it changes.
 func TestRecordsAlone(t *testing.T) {
 	key := Key{"/data", "flat"}
 	record := ipam.Network{Name: "flat", Bridge: &ipam.Bridge{Name: "br100", IsGateway: true}}
-	node := &fakeNode{records: map[Key]ipam.Network{key: record, {"/data", "ipam-only"}: {Name: "ipam-only"}}}
+	node := &fakeNode{records: map[Key]ipam.Network{key: record, {"/data", "ipam-only"}: {Name: "ipam-only"}}, fail: map[string]error{}}
+	var log bytes.Buffer
 	k := &Keeper{
-		DataDirs: []string{"/data"}, Node: node, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		DataDirs: []string{"/data"}, Node: node, Now: time.Now, Log: slog.New(slog.NewTextHandler(&log, nil)),
 		Records: func() map[Key]ipam.Network { return maps.Clone(node.records) },
 	}
 	for _, step := range []struct {
@@ -180,7 +187,9 @@ func TestRecordsAlone(t *testing.T) {
 		change func()
 		did    []string
 	}{
-		{"first look", func() {}, nil},
+		{"nobody knows of the bridge", func() { node.fail["here"] = errors.New("netlink is busy") }, nil},
+		{"first look", func() { clear(node.fail); node.fail["apply"] = errors.New("no iptables") }, []string{"apply flat"}},
+		{"tried again", func() { clear(node.fail) }, []string{"apply flat"}},
 		{"nothing new", func() {}, nil},
 		{"a record changes", func() {
 			record.Bridge = &ipam.Bridge{Name: "br100", IsGateway: true, AllowSameNetTraffic: true}
@@ -188,13 +197,19 @@ func TestRecordsAlone(t *testing.T) {
 		}, []string{"apply flat"}},
 		{"once", func() {}, nil},
 		{"the network goes", func() { delete(node.records, key) }, nil},
-		{"and comes back as it is now", func() { node.records[key] = record }, nil},
+		{"and comes back without its bridge", func() { node.records[key], node.noBridge = record, true }, nil},
+		{"which an ADD makes", func() { node.noBridge = false }, nil},
 	} {
 		node.did = nil
 		step.change()
 		k.step(t.Context())
 		if diff := cmp.Diff(step.did, node.did); diff != "" {
 			t.Errorf("%s: (-want +did)\n%s", step.name, diff)
+		}
+	}
+	for _, want := range []string{"network flat: netlink is busy; trying again", "not yet in force for living workloads: no iptables"} {
+		if n := strings.Count(log.String(), want); n != 1 {
+			t.Errorf("said %d times: %s", n, want)
 		}
 	}
 }
@@ -267,6 +282,7 @@ func (n *tellingNode) Configure(_ context.Context, _ string, r ipam.Network) (bo
 func (n *tellingNode) Bridge(context.Context, string, ipam.Network) ([]string, error) {
 	return nil, nil
 }
+func (n *tellingNode) Here(context.Context, string) (bool, error) { return true, nil }
 func (n *tellingNode) Apply(context.Context, string, string) (attach.Report, error) {
 	return attach.Report{}, nil
 }

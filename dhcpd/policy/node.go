@@ -6,6 +6,7 @@ import (
 
 	"github.com/flatdhcp/flatdhcp/ipam"
 	"github.com/flatdhcp/flatdhcp/plugins/attach"
+	"github.com/flatdhcp/flatdhcp/plugins/link"
 	"github.com/flatdhcp/flatdhcp/plugins/rundir"
 )
 
@@ -15,6 +16,8 @@ type Node interface {
 	Configure(ctx context.Context, dataDir string, n ipam.Network) (bool, error)
 	// Bridge makes the network's bridge ready and returns what there is to say about it.
 	Bridge(ctx context.Context, dataDir string, n ipam.Network) (notices []string, err error)
+	// Here reports whether there is a bridge of that name.
+	Here(ctx context.Context, bridge string) (bool, error)
 	// Apply puts the stored policy in force for the workloads that live.
 	Apply(ctx context.Context, dataDir, network string) (attach.Report, error)
 }
@@ -38,6 +41,11 @@ func (t thisNode) Bridge(ctx context.Context, dataDir string, n ipam.Network) (n
 	}
 	side, err := node.BringUp(ctx, n)
 	return append(side.Changes, side.Notices...), err
+}
+
+func (t thisNode) Here(ctx context.Context, bridge string) (bool, error) {
+	_, here, err := link.BridgeByName(ctx, bridge)
+	return here, err
 }
 
 func (t thisNode) Apply(ctx context.Context, dataDir, network string) (attach.Report, error) {
