@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -295,6 +297,79 @@ func TestDNSFollowsBridgeAndRecord(t *testing.T) {
 	works()
 	configure(func(r *ipam.Network) { r.Bridge.DNS.Domain = "lab.example" })
 	await(t, "the other zone", func() bool { return answer(t, c, "udp", "vm1.lab.example.", dns.TypeA) == "NOERROR A 10.0.0.2" })
+	d.stop(t)
+}
+
+// TestDNSUnderAPolicyOfDrop: where the node's INPUT drops what nobody accepts, the rules
+// that the daemon puts in at its start let questions through, by UDP and by TCP; each is
+// needed for its protocol.
+func TestDNSUnderAPolicyOfDrop(t *testing.T) {
+	t.Parallel()
+	n, c, _ := dnsNode(t)
+	d := n.start(t)
+	d.resolving(t, 1)
+	rule := func(network string) string {
+		for line := range strings.Lines(n.iptables(t, "-S", "FLAT-INPUT")) {
+			if strings.Contains(line, " -i br100 -p "+network+" ") && strings.Contains(line, " --dport 53 ") {
+				return strings.TrimSpace(line)
+			}
+		}
+		return ""
+	}
+	await(t, "the rules for DNS", func() bool { return rule("udp") != "" && rule("tcp") != "" })
+	n.iptables(t, "-P", "INPUT", "DROP")
+	dropped := func() (packets int) {
+		t.Helper()
+		head, _, _ := strings.Cut(n.iptables(t, "-L", "INPUT", "-v", "-x", "-n"), "\n")
+		if _, err := fmt.Sscanf(head, "Chain INPUT (policy DROP %d packets", &packets); err != nil {
+			t.Fatalf("%q: %v", head, err)
+		}
+		return packets
+	}
+	const want = "NOERROR A 10.0.0.2"
+	for _, network := range []string{"udp", "tcp"} {
+		before := dropped()
+		if got := answer(t, c, network, "vm1.novalocal.", dns.TypeA); got != want {
+			t.Errorf("by %s: %s, want %s", network, got, want)
+		}
+		if now := dropped(); now != before {
+			t.Errorf("by %s: INPUT's policy dropped %d packets", network, now-before)
+		}
+		front, rest, _ := strings.Cut(rule(network), `"`)
+		comment, back, _ := strings.Cut(rest, `"`)
+		own := slices.Concat(strings.Fields(front), []string{comment}, strings.Fields(back))
+		own[0] = "-D"
+		n.iptables(t, own...)
+		if rule(network) != "" {
+			t.Fatalf("%v deletes nothing", own)
+		}
+		asked := make(chan error, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			asked <- c.TryDo(func() error {
+				conn, err := new(net.Dialer).DialContext(ctx, network, "10.0.0.1:53")
+				if err != nil {
+					return err
+				}
+				defer func() { _ = conn.Close() }()
+				client := dns.Client{Net: network, Timeout: patience}
+				stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+				defer stop()
+				_, _, err = client.ExchangeWithConnContext(ctx, new(dns.Msg).SetQuestion("vm1.novalocal.", dns.TypeA), &dns.Conn{Conn: conn})
+				return err
+			})
+		}()
+		await(t, "INPUT's policy to drop a question by "+network, func() bool { return dropped() > before })
+		cancel()
+		if err := <-asked; err == nil {
+			t.Errorf("by %s: answered without the rule", network)
+		}
+		own[0] = "-A"
+		n.iptables(t, own...)
+		if got := answer(t, c, network, "vm1.novalocal.", dns.TypeA); got != want {
+			t.Errorf("by %s, the rule back: %s, want %s", network, got, want)
+		}
+	}
 	d.stop(t)
 }
 

@@ -76,12 +76,17 @@ func New(t testing.TB) *NS {
 // Do runs f on a thread inside the namespace: sockets that f opens belong to it.
 func (n *NS) Do(t testing.TB, f func() error) {
 	t.Helper()
-	must(t, onThread(func() error {
+	must(t, n.TryDo(f))
+}
+
+// TryDo is Do for goroutines other than the test's.
+func (n *NS) TryDo(f func() error) error {
+	return onThread(func() error {
 		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("entering a network namespace: %w", err)
 		}
 		return f()
-	}))
+	})
 }
 
 // Start starts cmd inside the namespace. It is killed when the test ends and when
