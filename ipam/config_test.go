@@ -49,8 +49,10 @@ func TestValidate(t *testing.T) {
 			`key "rangeEnd": value "10.0.0.8": accepted is an address not below rangeStart 10.0.0.9`},
 		{"exclude outside", func(n *Network) { n.Pool.Exclude = []Range{{addr("10.0.0.9"), addr("10.0.1.9")}} },
 			`key "exclude": value "10.0.0.9-10.0.1.9": accepted is addresses or ascending ranges inside subnet 10.0.0.0/24`},
+		{"a node's outside", func(n *Network) { n.Pool.Nodes = []netip.Addr{addr("10.0.0.2"), addr("10.0.1.2")} },
+			`key "nodes": value "10.0.1.2": accepted is an address inside subnet 10.0.0.0/24 that is neither the network's own nor the broadcast address`},
 		{"nothing left", func(n *Network) { n.Pool.Exclude = []Range{{addr("10.0.0.1"), addr("10.0.0.254")}} },
-			`key "rangeStart": value "10.0.0.1": accepted is a range that leaves an address to give, network, broadcast, gateway and excluded addresses aside`},
+			`key "rangeStart": value "10.0.0.1": accepted is a range that leaves an address to give, network, broadcast, gateway, nodes' and excluded addresses aside`},
 		{"negative retain", func(n *Network) { n.Pool.Retain = -1 },
 			`key "retain": value "-1ns": accepted is a duration of 0s or more`},
 		{"negative reuseDelay", func(n *Network) { n.Pool.ReuseDelay = Duration(-time.Minute) },
@@ -176,6 +178,8 @@ func TestConfigureWithReservations(t *testing.T) {
 			*p = testNet("flat", "10.0.0.0/28").Pool
 		}, "would strand 6 reservations (the first is 10.0.0.15: it is the broadcast address)"},
 		{"gateway on a row", func(p *Pool) { p.Gateway = addr("10.0.0.9") }, "would strand 1 reservation (10.0.0.9: it is the gateway's)"},
+		{"another node's on a row", func(p *Pool) { p.Nodes = []netip.Addr{addr("10.0.0.9")} },
+			"would strand 1 reservation (10.0.0.9: it is a node's own (gatewayAddresses, nodeAddress))"},
 		{"exclusion", func(p *Pool) { p.Exclude = []Range{{addr("10.0.0.2"), addr("10.0.0.4")}} }, "would strand 2 reservations (the first is 10.0.0.3: it is excluded by 10.0.0.2-10.0.0.4)"},
 	}
 	for _, tt := range tests {

@@ -37,6 +37,9 @@ type Pool struct {
 	ReuseDelay Duration  `json:"reuseDelay"` // quarantine of a released address
 	Retain     Duration  `json:"retain"`     // how long a released address is kept for its workload
 	MACPrefix  MACPrefix `json:"macPrefix"`
+	// Nodes are the addresses that nodes have of the subnet themselves, by the bridge's
+	// gatewayAddresses and nodeAddress; ascending, the gateway's not among them. Never given.
+	Nodes []netip.Addr `json:"nodes,omitempty"`
 }
 
 // Route is a route of the container; the zero GW means the gateway.
@@ -91,6 +94,8 @@ const (
 type Bridge struct {
 	Name      string `json:"name"`      // the Linux bridge, br100 by default
 	IsGateway bool   `json:"isGateway"` // this node carries the gateway address and DHCP
+	// GatewayAddresses count as gateways beside the network's own; ascending.
+	GatewayAddresses []netip.Addr `json:"gatewayAddresses,omitempty"`
 	// IsDefaultGateway: nil = install the default route unless the container has one
 	// already; false also withholds DHCP option 3.
 	IsDefaultGateway    *bool  `json:"isDefaultGateway,omitempty"`

@@ -110,6 +110,7 @@ func TestRequestedAddress(t *testing.T) {
 	n := testNet("flat", "10.0.0.0/24")
 	n.Pool.RangeStart, n.Pool.RangeEnd = addr("10.0.0.10"), addr("10.0.0.100")
 	n.Pool.Exclude = []Range{{addr("10.0.0.20"), addr("10.0.0.29")}}
+	n.Pool.Nodes = []netip.Addr{addr("10.0.0.2"), addr("10.0.0.11")}
 	s := mustConfigure(t, d, n)
 	ctx := context.Background()
 	mustReserve(t, s, request("neighbour", "n1")) // .10
@@ -124,6 +125,8 @@ func TestRequestedAddress(t *testing.T) {
 		{"network", "10.0.0.0", "address 10.0.0.0: it is the network's own address"},
 		{"broadcast", "10.0.0.255", "address 10.0.0.255: it is the broadcast address"},
 		{"gateway", "10.0.0.1", "address 10.0.0.1: it is the gateway's"},
+		{"another node's gateway", "10.0.0.2", "address 10.0.0.2: it is a node's own (gatewayAddresses, nodeAddress)"},
+		{"a node's in the range", "10.0.0.11", "address 10.0.0.11: it is a node's own (gatewayAddresses, nodeAddress)"},
 		{"excluded", "10.0.0.25", "address 10.0.0.25: it is excluded by 10.0.0.20-10.0.0.29"},
 		{"outside the subnet", "10.0.1.5", "address 10.0.1.5: it is outside subnet 10.0.0.0/24"},
 		{"outside the range", "10.0.0.101", "address 10.0.0.101: it is outside 10.0.0.10-10.0.0.100, of which the network gives addresses"},

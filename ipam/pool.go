@@ -19,6 +19,8 @@ func (p Pool) never(a netip.Addr) string {
 		return "it is the broadcast address"
 	case a == p.Gateway:
 		return "it is the gateway's"
+	case slices.Contains(p.Nodes, a):
+		return "it is a node's own (gatewayAddresses, nodeAddress)"
 	}
 	for _, r := range p.Exclude {
 		if r.Contains(a) {
@@ -37,7 +39,7 @@ func (p Pool) gives(a netip.Addr) bool {
 func (p Pool) intervals() []Range {
 	var out []Range
 	holes := slices.Clone(p.Exclude)
-	for _, a := range []netip.Addr{p.Subnet.Addr(), p.Gateway} {
+	for _, a := range append([]netip.Addr{p.Subnet.Addr(), p.Gateway}, p.Nodes...) {
 		holes = append(holes, Range{a, a})
 	}
 	if p.Subnet.Addr().Is4() {

@@ -69,9 +69,12 @@ func (p Pool) validate() error {
 			return badKey("exclude", rangeText(r), "addresses or ascending ranges inside subnet "+p.Subnet.String())
 		}
 	}
+	if err := p.validateNodes(); err != nil {
+		return err
+	}
 	if len(p.intervals()) == 0 {
 		return badKey("rangeStart", p.RangeStart, "a range that leaves an address to give, "+
-			"network, broadcast, gateway and excluded addresses aside")
+			"network, broadcast, gateway, nodes' and excluded addresses aside")
 	}
 	if err := p.validatePeers(); err != nil {
 		return err

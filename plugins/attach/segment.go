@@ -11,7 +11,7 @@ import (
 )
 
 // Gateways returns who counts as a gateway of network.
-func Gateways(network ipam.Network) []netip.Addr { return []netip.Addr{network.Pool.Gateway} }
+func Gateways(network ipam.Network) []netip.Addr { return network.Gateways() }
 
 // Segment returns what the guard must know of network beside its ports: who its
 // gateways are and what its uplink may carry, for which it looks up the MACs that the

@@ -200,6 +200,9 @@ func (c *Config) readNetwork(root *object, plugin string) error {
 	if c.Network.Bridge, c.Notices, err = root.readBridge(); err != nil {
 		return err
 	}
+	if err := root.readGateways(&c.Network); err != nil {
+		return err
+	}
 	if err := root.readNAT(c.Network); err != nil {
 		return err
 	}

@@ -41,6 +41,7 @@ var bridgeKeys = append([]key{
 	{name: "bridge", accepted: `a bridge's name such as "br100"`},
 	{name: "isGateway", accepted: "true or false"},
 	{name: "isDefaultGateway", accepted: "true or false"},
+	{name: "gatewayAddresses", accepted: `a list of addresses of the subnet, such as ["10.0.0.1", "10.0.0.2"]`},
 	{name: "allowSameNetTraffic", accepted: "true or false"},
 	{name: "ingress", accepted: `a list of rules such as {"protocol": "tcp", "ports": "80", "from": ["10.1.0.0/16"]}`},
 	{name: "deny", accepted: `a list of rules such as {"protocol": "tcp", "ports": "25"}`},
@@ -68,7 +69,7 @@ var bridgeKeys = append([]key{
 	{name: "statusOnExhaustion", accepted: `"fail" or "ok"`},
 
 	{name: "flatInterface", state: keyLater}, {name: "gatewayShared", state: keyLater},
-	{name: "nodeAddress", state: keyLater}, {name: "gatewayAddresses", state: keyLater},
+	{name: "nodeAddress", state: keyLater},
 	{name: "metadata", state: keyLater},
 	{name: "hostAccess", state: keyLater}, {name: "allowedAddresses", state: keyLater},
 	{name: "limits", state: keyLater}, {name: "detectConflict", state: keyLater},

@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -137,10 +138,13 @@ func asRange(path, s string) (ipam.Range, error) {
 	return ipam.Range{Start: a, End: a}, err
 }
 
-// anyLeft reports whether the range has an address beside the gateway and the
+// anyLeft reports whether the range has an address beside the gateway, the nodes' and the
 // excluded ones: it goes from one exclusion's end to the next.
 func anyLeft(p *ipam.Pool) bool {
-	taken := append([]ipam.Range{{Start: p.Gateway, End: p.Gateway}}, p.Exclude...)
+	taken := slices.Clone(p.Exclude)
+	for _, a := range append([]netip.Addr{p.Gateway}, p.Nodes...) {
+		taken = append(taken, ipam.Range{Start: a, End: a})
+	}
 	slices.SortFunc(taken, func(a, b ipam.Range) int { return a.Start.Compare(b.Start) })
 	next := p.RangeStart
 	for _, t := range taken {

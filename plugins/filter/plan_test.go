@@ -23,6 +23,9 @@ func TestPlansAsText(t *testing.T) {
 		{"compute-node.txt", []Held{{network("flat", "10.0.0.0/24", "br100", closed, func(n *ipam.Network) {
 			n.Bridge.IsGateway, n.Bridge.Published = false, false
 		}), rowsOf("10.0.0.2")}}},
+		{"gateways.txt", []Held{{network("flat", "10.0.0.0/24", "br100", closed, func(n *ipam.Network) {
+			n.Bridge.GatewayAddresses = []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.251")}
+		}), rowsOf("10.0.0.66")}}},
 		{"reject.txt", []Held{{network("flat", "10.0.0.0/24", "br100", func(n *ipam.Network) {
 			n.Bridge.Fallback = ipam.FallbackReject
 		}), rowsOf("10.0.0.2")}}},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,6 +18,8 @@ func TestVerdictOfEachRule(t *testing.T) {
 	const fallback, anywhere = "-j FLAT-DROP", "-s 10.0.0.0/24 -j ACCEPT"
 	// The chain's name tells the rule from that for RELATED.
 	own := dispatchTo(network("flat", "10.0.0.0/24", "br100"), row(workloadIP)).Chain + " " + ownAddress + " -j ACCEPT"
+	// The neighbour stands for another node's gateway.
+	listed := func(n *ipam.Network) { n.Bridge.GatewayAddresses = []netip.Addr{netip.MustParseAddr(neighbourIP)} }
 	web := ingress(ipam.Rule{Protocol: "tcp", Ports: ports(80, 0)})
 	cases := []struct {
 		name    string
@@ -37,12 +40,21 @@ func TestVerdictOfEachRule(t *testing.T) {
 			rule:    "-s 10.0.0.1/32 -m conntrack --ctstate RELATED", otherwise: "-s 10.0.0.0/24 -m conntrack --ctstate RELATED", arrives: true},
 		{name: "2a RELATED from the node's other address", edits: []func(*ipam.Network){closed}, probe: errorOf(secondIP),
 			rule: "--ctstate RELATED " + ownAddress, otherwise: "-s 10.0.0.0/24 -m conntrack --ctstate RELATED", arrives: true},
+		{name: "2a RELATED from another gateway, listed", edits: []func(*ipam.Network){closed, listed}, probe: forgedError,
+			rule: "-s 10.0.0.3/32 -m conntrack --ctstate RELATED", otherwise: "-s 10.0.0.0/24 -m conntrack --ctstate RELATED", arrives: true},
 		{name: "2b ESTABLISHED", edits: []func(*ipam.Network){closed}, probe: reply,
 			rule: "--ctstate RELATED,ESTABLISHED", otherwise: fallback, arrives: true},
 		{name: "4 DHCP", edits: []func(*ipam.Network){closed}, probe: udp(node, gatewayIP, 67, 68), without: []string{"-s 10.0.0.1/32 -j ACCEPT", own},
 			rule: "--sport 67 --dport 68", otherwise: fallback, arrives: true},
 		{name: "5 gateway", edits: []func(*ipam.Network){closed}, probe: udp(node, gatewayIP, 0, echoPort), without: []string{own},
 			rule: "-s 10.0.0.1/32 -j ACCEPT", otherwise: fallback, arrives: true},
+		{name: "4 DHCP of another gateway, listed", edits: []func(*ipam.Network){closed, listed}, probe: udp(neighbour, neighbourIP, 67, 68),
+			without: []string{"-s 10.0.0.3/32 -j ACCEPT"}, rule: "-s 10.0.0.3/32 -p udp -m udp --sport 67 --dport 68", otherwise: fallback, arrives: true},
+		{name: "5 another gateway, listed", edits: []func(*ipam.Network){closed, listed}, probe: udp(neighbour, neighbourIP, 0, echoPort),
+			rule: "-s 10.0.0.3/32 -j ACCEPT", otherwise: fallback, arrives: true},
+		{name: "8 another gateway, not listed", edits: []func(*ipam.Network){closed, func(n *ipam.Network) {
+			n.Bridge.GatewayAddresses = []netip.Addr{netip.MustParseAddr("10.0.0.4")}
+		}}, probe: udp(neighbour, neighbourIP, 0, echoPort), rule: fallback},
 		{name: "5 the node, from its other address on the bridge", edits: []func(*ipam.Network){closed}, probe: udp(node, secondIP, 0, echoPort),
 			rule: own, otherwise: fallback, arrives: true},
 		{name: "5 the node, from an address on the bridge outside the subnet", probe: udp(node, thirdIP, 0, echoPort),

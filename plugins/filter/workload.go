@@ -34,16 +34,18 @@ func WorkloadChain(n ipam.Network, r ipam.Reservation) Chain {
 		c.Rules = append(c.Rules, Rule{Match: match, Target: target, Why: why})
 	}
 	subnet := "-s " + n.Pool.Subnet.String()
-	gateway := ""
-	if n.Pool.Gateway.Is4() {
-		gateway = "-s " + n.Pool.Gateway.String() + "/32"
+	var gateways []string
+	for _, a := range n.Gateways() {
+		if a.Is4() {
+			gateways = append(gateways, "-s "+hostPrefix(a).String())
+		}
 	}
 
 	add("-m conntrack --ctstate INVALID", "DROP", "belongs to no connection that conntrack can follow")
 	if !n.Open(r) {
 		// iptables has no "this source but not that one" in one rule. Gateway and node
 		// are accepted rather than let by: rule 2b would accept them at once.
-		if gateway != "" {
+		for _, gateway := range gateways {
 			add(gateway+" -m conntrack --ctstate RELATED", "ACCEPT", "ICMP errors of the gateway (fragmentation needed, unreachable)")
 		}
 		add("-m conntrack --ctstate RELATED "+ownAddress, "ACCEPT", "the same of the node itself, from an address that it has on the bridge")
@@ -53,7 +55,7 @@ func WorkloadChain(n ipam.Network, r ipam.Reservation) Chain {
 	add("-m conntrack --ctstate RELATED,ESTABLISHED", "ACCEPT", "answers to what the workload itself, or somebody allowed, began")
 	add("", chainProvider, "the networks' deny rules")
 	add("", chainProviderUser, "the operator's own rules")
-	if gateway != "" {
+	for _, gateway := range gateways {
 		add(gateway+" -p udp -m udp --sport 67 --dport 68", "ACCEPT", "DHCP server to client")
 		add(gateway, "ACCEPT", "the gateway")
 	}
