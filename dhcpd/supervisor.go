@@ -130,6 +130,7 @@ func (s *supervisor) wanted() map[string]served {
 			s.tell(slog.LevelInfo, n, fmt.Sprintf("network %s waits to be served: %v", n.Name(), err))
 			continue
 		}
+		b.Metadata = c.Network.ServesMetadata()
 		list[name] = served{network: n, copy: c, binding: b}
 	}
 	return list

@@ -79,6 +79,7 @@ func TestOptionsOnTheWire(t *testing.T) {
 	n.Port(t, "br100", "tap0", c, known)
 	n.reserve(t, "cirros", known, reserved, func(n *ipam.Network) {
 		n.Bridge.DHCP.RapidCommit = true
+		n.Bridge.Metadata = netip.MustParseAddrPort("127.0.0.1:8775")
 		for _, text := range []string{"42=10.0.0.9", "224=hex:0a0b", "66=10.0.0.9", "67=pxelinux.0"} {
 			o, err := dhcpoption.Parse(text)
 			if err != nil {
@@ -90,12 +91,16 @@ func TestOptionsOnTheWire(t *testing.T) {
 	d := n.start(t)
 	d.serving(t, 1)
 	s := c.Station(t, "eth0")
-	list := dhcpv4.WithGeneric(dhcpv4.OptionParameterRequestList, []byte{224, 42})
+	list := dhcpv4.WithGeneric(dhcpv4.OptionParameterRequestList, []byte{224, 42, 121})
 	r := exchange(t, s, message(t, known, dhcpv4.MessageTypeDiscover, list, dhcpv4.WithGeneric(dhcpv4.OptionRapidCommit, nil)), testnet.Envelope{})
 	if r.MessageType() != dhcpv4.MessageTypeAck || !r.Options.Has(dhcpv4.OptionRapidCommit) {
 		t.Errorf("rapid commit: %v", r.Summary())
 	}
 	value := func(code uint8) string { return fmt.Sprintf("%x", r.Options.Get(dhcpv4.GenericOptionCode(code))) }
+	// The way to metadata, and since who takes this option ignores the router's, the default one.
+	if want := "20a9fea9fe0a000001" + "000a000001"; value(121) != want {
+		t.Errorf("option 121 is %s, want %s", value(121), want)
+	}
 	if value(42) != "0a000009" || value(224) != "0a0b" || !r.ServerIPAddr.Equal(net.IPv4(10, 0, 0, 9)) || r.BootFileName != "pxelinux.0" {
 		t.Errorf("options: %v", r.Summary())
 	}

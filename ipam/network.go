@@ -123,6 +123,9 @@ type Bridge struct {
 	PublicInterface string `json:"publicInterface,omitempty"`
 	// NonMasqueradeCIDRs see workloads under their own addresses all the same.
 	NonMasqueradeCIDRs []netip.Prefix `json:"nonMasqueradeCIDRs,omitempty"`
+	// Metadata is where requests for MetadataAddr go: an address of this node or of another
+	// host; a loopback address is this node's port, at the gateway. Zero = nowhere.
+	Metadata netip.AddrPort `json:"metadata,omitzero"`
 	// Annotations lists what tenants may ask for, by the part behind flatdhcp.io/.
 	Annotations []string `json:"annotations,omitempty"`
 	// StatusOnExhaustion is ExhaustionFail or ExhaustionOK: what STATUS says when no
@@ -188,6 +191,15 @@ type DNS struct {
 // ServesDNS reports whether this node's daemon answers DNS for n's workloads.
 func (n Network) ServesDNS() bool {
 	return n.Bridge != nil && n.Bridge.IsGateway && n.Bridge.DNS.Enabled
+}
+
+// MetadataAddr is where workloads look for their metadata, at TCP port 80: every cloud's,
+// since EC2.
+var MetadataAddr = netip.AddrFrom4([4]byte{169, 254, 169, 254})
+
+// ServesMetadata reports whether this node sends n's workloads' requests for metadata on.
+func (n Network) ServesMetadata() bool {
+	return n.Bridge != nil && n.Bridge.IsGateway && n.Bridge.Metadata.IsValid()
 }
 
 // Zone returns the domain of the workloads' names, without a final dot: dns.domain if

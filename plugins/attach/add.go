@@ -100,6 +100,7 @@ func (v *adding) steps() []step {
 		// long as it is here, an Apply puts them in.
 		{"port", v.makePort, v.removePort},
 		{"rules", v.putRules, nil},
+		{"metadata", v.findMetadata, nil}, // by the rules
 		{"up", v.raise, v.lower},
 		{"address", v.address, nil}, // goes with the port
 		{"announce", v.announce, nil},
@@ -229,6 +230,8 @@ func (v *adding) unlockNode() error {
 func (v *adding) putRules(ctx context.Context) error {
 	return v.node.changeRules(ctx, ruleChange{In: true, Network: v.network, Row: v.made.Row})
 }
+
+func (v *adding) findMetadata(ctx context.Context) error { return findMetadata(ctx, v.network) }
 
 func (v *adding) raise(ctx context.Context) error { return link.PortUp(ctx, v.port) }
 

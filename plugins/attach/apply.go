@@ -23,7 +23,7 @@ type Report struct {
 // Apply puts the stored policy of network in force for the workloads that live: plans
 // chains, guard and closed set from the rows, compares with the kernel and applies the
 // difference. Where the toggle is off it then deletes the connections that it no
-// longer allows.
+// longer allows. A metadata server that cannot be reached is ErrNoMetadata at the end.
 //
 // Living are rows whose port is here. ADD makes its port before its rules and DEL
 // takes its rules out after its port, so a row without a port is theirs to deal with;
@@ -58,21 +58,26 @@ func (n *Node) Apply(ctx context.Context, network string) (Report, error) {
 	if err != nil {
 		return report, err
 	}
+	report.Cut, err = cut(ctx, record, living[network])
+	return report, errors.Join(err, n.settleMetadata(ctx, record))
+}
+
+// cut deletes the connections that the toggle, where it is off, no longer allows.
+func cut(ctx context.Context, network ipam.Network, rows []ipam.Reservation) (int, error) {
 	var closed []netip.Addr
-	for _, r := range living[network] {
-		if !record.Open(r) {
+	for _, r := range rows {
+		if !network.Open(r) {
 			closed = append(closed, r.Addr)
 		}
 	}
 	if len(closed) == 0 {
-		return report, nil
+		return 0, nil
 	}
-	own, err := link.Addresses(ctx, record.Bridge.Name)
+	own, err := link.Addresses(ctx, network.Bridge.Name)
 	if err != nil {
-		return report, err
+		return 0, err
 	}
-	report.Cut, err = link.FlushConntrackAmong(ctx, closed, record.Pool.Subnet, append(Gateways(record), own...))
-	return report, err
+	return link.FlushConntrackAmong(ctx, closed, network.Pool.Subnet, append(Gateways(network), own...))
 }
 
 // view is the node as the stores of the data directory and its ports have it.
@@ -164,12 +169,14 @@ func (v view) applyGuard(ctx context.Context) ([]string, error) {
 // workloads hold addresses. The bridge stays: it may carry others' ports or the node's
 // own traffic.
 func (n *Node) Remove(ctx context.Context, network string) error {
-	return n.underFilterLock(ctx, func() error {
+	served := false
+	err := n.underFilterLock(ctx, func() error {
 		v, err := n.look(ctx, network)
 		if err != nil {
 			return err
 		}
 		own := v.network(network)
+		served = own.ServesMetadata()
 		// Who comes later waits with its rules for the lock, and then the store refuses.
 		held := slices.ContainsFunc(v.rows[network], func(r ipam.Reservation) bool { return r.Holder != nil })
 		if own.Bridge != nil && !held {
@@ -189,6 +196,10 @@ func (n *Node) Remove(ctx context.Context, network string) error {
 		}
 		return n.Data.Remove(ctx, network)
 	})
+	if err != nil || !served {
+		return err
+	}
+	return n.keepMetadataAddress(ctx)
 }
 
 // underFilterLock runs f while no other verb plans, compares or applies rules here.

@@ -117,6 +117,13 @@ func (v *checking) bridge(ctx context.Context) error {
 		v.unless(slices.Contains(b.Addrs, spec.Gateway),
 			"bridge %s lacks the gateway address %s: the next ADD adds it", spec.Name, spec.Gateway)
 	}
+	if spec.OnLo.IsValid() {
+		has, err := link.HasAddress(ctx, spec.OnLo)
+		if err != nil {
+			return err
+		}
+		v.unless(has, "no link has the metadata address %s, which is to be on lo: the next ADD and `flatctl apply` add it", spec.OnLo)
+	}
 	if !spec.NFCallIPTables {
 		return nil
 	}

@@ -50,6 +50,13 @@ func (n *Node) bringUp(ctx context.Context, network ipam.Network) (side Side, er
 	case info.AddedAddress:
 		side.Changes = append(side.Changes, fmt.Sprintf("bridge %s has gateway address %s now", info.Name, spec.Gateway))
 	}
+	if info.AddedOnLo {
+		side.Changes = append(side.Changes, fmt.Sprintf("lo has metadata address %s now", spec.OnLo))
+	}
+	if info.AddedAddress && err == nil {
+		// For who has known it elsewhere; nova's send_arp_for_ha.
+		err = link.AnnounceHost(ctx, info.Name, info.MAC, spec.Gateway.Addr(), announcements)
+	}
 	if side.changed() {
 		side.Notices = notices // once, not with every container
 	}
@@ -63,7 +70,9 @@ func (n *Node) takeDown(ctx context.Context, network ipam.Network, side Side) er
 }
 
 // changed reports whether there is anything for takeDown to undo.
-func (s Side) changed() bool { return s.Bridge.Created || s.Bridge.AddedAddress }
+func (s Side) changed() bool {
+	return s.Bridge.Created || s.Bridge.AddedAddress || s.Bridge.AddedOnLo
+}
 
 // BridgeSpec returns the bridge that network wants on this node, but for what it borrows
 // from the machine: see sideSpec.
@@ -77,6 +86,9 @@ func BridgeSpec(network ipam.Network) link.BridgeSpec {
 	}
 	if b.IsGateway {
 		spec.Gateway = netip.PrefixFrom(network.Pool.Gateway, network.Pool.Subnet.Bits())
+	}
+	if network.ServesMetadata() {
+		spec.OnLo = ipam.MetadataAddr
 	}
 	return spec
 }

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
+	"github.com/flatdhcp/flatdhcp/plugins/filter"
 	"github.com/flatdhcp/flatdhcp/plugins/guard"
 	"github.com/flatdhcp/flatdhcp/plugins/link"
 )
@@ -63,7 +64,7 @@ func lookForNetfilter(_ context.Context, network ipam.Network) error {
 }
 
 func (n *Node) lookForIPTables(_ context.Context, network ipam.Network) error {
-	if !network.Filtered() && !network.Bridge.IPMasq {
+	if !filter.NeedsIPTables(network) {
 		return nil
 	}
 	return n.Filter.Installed()

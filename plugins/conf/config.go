@@ -203,13 +203,17 @@ func (c *Config) readNetwork(root *object, plugin string) error {
 	if err := root.readGateways(&c.Network); err != nil {
 		return err
 	}
-	if err := root.readNAT(c.Network); err != nil {
-		return err
+	for _, read := range []func(ipam.Network) error{
+		root.readNAT,
+		root.readUplinkDHCP,
+		root.readMetadata,
+		root.checkForwarders,
+	} {
+		if err := read(c.Network); err != nil {
+			return err
+		}
 	}
-	if err := root.readUplinkDHCP(c.Network); err != nil {
-		return err
-	}
-	return root.checkForwarders(c.Network)
+	return nil
 }
 
 // readAsked reads what runtimeConfig (annotations included) and args.cni ask for. Keys there that other

@@ -103,9 +103,18 @@ func TestParseReadsEveryKey(t *testing.T) {
 	if c.DataDir != "/srv/flat" {
 		t.Errorf("data directory %s", c.DataDir)
 	}
+	// Those that need a gateway.
+	more, err := os.ReadFile("testdata/gateway-keys.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err = Parse(more, FlatBridge); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "gateway-keys.json", indented(t, c.Network))
 	for _, k := range append(acceptedNames(bridgeKeys), acceptedNames(ipamKeys)...) {
-		if k != "ranges" && !bytes.Contains(text, []byte(`"`+k+`"`)) {
-			t.Errorf("key %s is not in testdata/every-key.conf", k)
+		if k != "ranges" && !bytes.Contains(append(text, more...), []byte(`"`+k+`"`)) {
+			t.Errorf("key %s is neither in testdata/every-key.conf nor in testdata/gateway-keys.conf", k)
 		}
 	}
 }

@@ -29,6 +29,7 @@ func Base(networks []ipam.Network) []Chain {
 	input := Chain{Name: chainInput}
 	forward := Chain{Name: chainForward}
 	output := Chain{Name: chainOutput}
+	prerouting := Chain{Name: chainPrerouting}
 	postrouting := Chain{Name: chainPostrouting}
 	all := linesOfAll(networks)
 	for _, n := range all {
@@ -36,12 +37,13 @@ func Base(networks []ipam.Network) []Chain {
 		input.Rules = append(input.Rules, n.input...)
 		forward.Rules = append(forward.Rules, n.dispatch...)
 		output.Rules = append(output.Rules, n.dispatch...)
+		prerouting.Rules = append(prerouting.Rules, n.dnat...)
 		postrouting.Rules = append(postrouting.Rules, n.nat...)
 	}
 	for _, n := range all {
 		forward.Rules = append(forward.Rules, n.accept...)
 	}
-	return []Chain{drop, reject, provider, {Name: chainProviderUser, Operator: true}, input, forward, output, postrouting}
+	return []Chain{drop, reject, provider, {Name: chainProviderUser, Operator: true}, input, forward, output, prerouting, postrouting}
 }
 
 // hasLines says whether n needs anything of iptables on this node. An unfiltered
@@ -58,6 +60,7 @@ type baseLines struct {
 	input    []Rule
 	dispatch []Rule
 	accept   []Rule
+	dnat     []Rule
 	nat      []Rule
 }
 
@@ -94,12 +97,16 @@ func linesOf(n ipam.Network) baseLines {
 			l.input = append(l.input, Rule{Match: from + " -p " + proto + " -m " + proto + " --dport 53", Target: "ACCEPT", Why: why("DNS, served here")})
 		}
 	}
+	if n.ServesMetadata() {
+		l.dnat = []Rule{metadataDNAT(n)}
+		l.input = append(l.input, metadataInput(n))
+	}
 	if n.Filtered() {
 		l.dispatch = []Rule{{Match: to, Target: treeName(n.Pool.Subnet), Why: why("find the workload's chain")}}
 		l.deny = denyRules(n)
 	}
 
-	parts := [][]Rule{l.dispatch, l.accept, l.input, l.deny, l.nat}
+	parts := [][]Rule{l.dispatch, l.accept, l.input, l.deny, l.dnat, l.nat}
 	content := []string{n.Name}
 	for _, part := range parts {
 		content = append(content, "")

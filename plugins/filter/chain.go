@@ -13,6 +13,7 @@ const (
 	chainProviderUser = "FLAT-PROVIDER-USER"
 	chainDrop         = "FLAT-DROP"
 	chainReject       = "FLAT-REJECT"
+	chainPrerouting   = "FLAT-PREROUTING"  // of table nat
 	chainPostrouting  = "FLAT-POSTROUTING" // of table nat
 
 	ourPrefix      = "FLAT-"
@@ -38,6 +39,7 @@ var builtins = [...]struct{ table, chain, jump string }{
 	{filterTable, "INPUT", chainInput},
 	{filterTable, "FORWARD", chainForward},
 	{filterTable, "OUTPUT", chainOutput},
+	{natTable, "PREROUTING", chainPrerouting},
 	{natTable, "POSTROUTING", chainPostrouting},
 }
 

@@ -42,7 +42,8 @@ func TestCheckNamesEachDefect(t *testing.T) {
 		{"NAT jump", []string{"-t nat -D POSTROUTING -j FLAT-POSTROUTING"}, []string{"chain POSTROUTING of table nat does not jump to FLAT-POSTROUTING"}},
 		{"NAT chain", []string{"-t nat -F FLAT-POSTROUTING"}, []string{"chain FLAT-POSTROUTING is not as planned (0 rules, 5 planned)"}},
 		{"NAT gone", []string{"-t nat -F", "-t nat -X"}, []string{
-			"chain POSTROUTING of table nat does not jump to FLAT-POSTROUTING", "chain FLAT-POSTROUTING is missing"}},
+			"chain PREROUTING of table nat does not jump to FLAT-PREROUTING", "chain POSTROUTING of table nat does not jump to FLAT-POSTROUTING",
+			"chain FLAT-PREROUTING is missing", "chain FLAT-POSTROUTING is missing"}},
 		{"shared chain", []string{"-D FLAT-FORWARD 1", "-F FLAT-DROP"}, []string{
 			"chain FLAT-DROP is not as planned (0 rules, 1 planned)", "chain FLAT-FORWARD is not as planned (2 rules, 3 planned)"}},
 		{"rule of another's in a shared chain", []string{"-I FLAT-INPUT 1 -j ACCEPT"}, []string{"chain FLAT-INPUT is not as planned (2 rules, 1 planned)"}},

@@ -27,6 +27,7 @@ func TestAttachAfterOthersFlushed(t *testing.T) {
 		"nat, a rule":        {"-t nat -D FLAT-POSTROUTING 2"},
 		"nat, the jump":      {"-t nat -D POSTROUTING 1"},
 		"nat, out of place":  {"-t nat -I POSTROUTING 1 -s 203.0.113.1 -j MASQUERADE"},
+		"nat, no metadata":   {"-t nat -D PREROUTING 1"},
 		"foreign in nat":     {"-t nat -I FLAT-POSTROUTING 1 -s 192.0.2.1 -j ACCEPT"},
 		"foreign in forward": {"-I FLAT-FORWARD 1 -j ACCEPT"},
 	} {

@@ -18,7 +18,7 @@ import (
 type fakeKernel map[string][]string
 
 func newFakeKernel() fakeKernel {
-	return fakeKernel{"INPUT": nil, "FORWARD": nil, "OUTPUT": nil, "POSTROUTING": nil}
+	return fakeKernel{"INPUT": nil, "FORWARD": nil, "OUTPUT": nil, "PREROUTING": nil, "POSTROUTING": nil}
 }
 
 func (f fakeKernel) clone() fakeKernel {

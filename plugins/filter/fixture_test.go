@@ -59,6 +59,10 @@ func natKeys(n *ipam.Network) {
 	n.Bridge.NonMasqueradeCIDRs = prefixes("10.0.0.0/8", "198.51.100.7/32")
 }
 
+func metadataAt(server string) func(*ipam.Network) {
+	return func(n *ipam.Network) { n.Bridge.Metadata = netip.MustParseAddrPort(server) }
+}
+
 func servesDNS(n *ipam.Network) { n.Bridge.DNS.Enabled = true }
 
 func logDrops(n *ipam.Network) { n.Bridge.LogDrops = true }

@@ -29,6 +29,9 @@ func natRules(n ipam.Network) []Rule {
 	}
 	rules = append(rules, Rule{Match: "-s " + subnet + " -d " + subnet + " -m conntrack ! --ctstate DNAT",
 		Target: "ACCEPT", Why: why + "stays inside the subnet and keeps its source"})
+	if n.ServesMetadata() && !n.Bridge.Metadata.Addr().IsLoopback() {
+		rules = append(rules, metadataSource(n))
+	}
 	if !n.Bridge.IPMasq {
 		return rules
 	}

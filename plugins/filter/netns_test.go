@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -227,6 +228,15 @@ func ours(saved string) (own, rest string) {
 
 // planned is a plan in the words of ours.
 func planned(held ...Held) string {
+	var b strings.Builder
+	for name, rules := range plannedChains(held...) {
+		b.WriteString(":" + name + "\n" + rules)
+	}
+	return b.String()
+}
+
+// plannedChains are the chains of a plan and the built-in ones, by name.
+func plannedChains(held ...Held) iter.Seq2[string, string] {
 	chains := map[string]string{}
 	for _, c := range PlanAll(held).Chains {
 		chains[c.Name] = c.String()
@@ -234,11 +244,13 @@ func planned(held ...Held) string {
 	for _, builtin := range builtins {
 		chains[builtin.chain] = "-A " + builtin.chain + " -j " + builtin.jump + "\n"
 	}
-	var b strings.Builder
-	for _, name := range sortedKeys(chains) {
-		b.WriteString(":" + name + "\n" + chains[name])
+	return func(yield func(string, string) bool) {
+		for _, name := range sortedKeys(chains) {
+			if !yield(name, chains[name]) {
+				return
+			}
+		}
 	}
-	return b.String()
 }
 
 // holds fails unless the kernel holds exactly the plan of what is ours.

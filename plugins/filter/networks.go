@@ -59,4 +59,9 @@ func checkRow(n ipam.Network, r ipam.Reservation) error {
 // needsProgram says whether a network cannot do without iptables. A gateway's lines that
 // only accept, against others' policies, can be left out: without the program there are
 // no others.
-func needsProgram(a Attached) bool { return a.Network.Filtered() || a.Network.Bridge.IPMasq }
+func needsProgram(a Attached) bool { return NeedsIPTables(a.Network) }
+
+// NeedsIPTables reports whether n, which has a bridge, cannot work here without iptables.
+func NeedsIPTables(n ipam.Network) bool {
+	return n.Filtered() || n.Bridge.IPMasq || n.ServesMetadata()
+}

@@ -49,6 +49,11 @@ func TestPlansAsText(t *testing.T) {
 		}},
 		{"masquerade.txt", []Held{{network("flat", "10.0.0.0/24", "br100", ipMasq), rowsOf("10.0.0.2")}}},
 		{"nat.txt", []Held{{network("flat", "10.0.0.0/24", "br100", ipMasq, natKeys), rowsOf("10.0.0.2")}}},
+		{"metadata.txt", []Held{
+			{network("flat", "10.0.0.0/24", "br100", ipMasq, metadataAt("192.0.2.1:8775")), nil},
+			{network("here", "10.1.0.0/24", "br101", metadataAt("127.0.0.1:8775")), nil},
+			{network("remote", "10.2.0.0/24", "br102", metadataAt("192.0.2.1:8775"), func(n *ipam.Network) { n.Bridge.IsGateway = false }), nil},
+		}},
 		{"unfiltered.txt", []Held{
 			{network("bridge", "10.0.0.0/24", "br100", unfiltered, func(n *ipam.Network) { n.Bridge.IsGateway = false }), rowsOf("10.0.0.2")},
 			{network("gateway", "10.1.0.0/24", "br101", unfiltered, ipMasq, deny(ipam.Rule{Protocol: "sctp"})), rowsOf("10.1.0.2")},

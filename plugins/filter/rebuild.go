@@ -61,7 +61,7 @@ func foreignLines(s *seen, networks []ipam.Network) map[string][]seenRule {
 		known[markedName(n.Name)] = true
 	}
 	foreign := map[string][]seenRule{}
-	for _, chain := range []string{chainProvider, chainInput, chainForward, chainOutput, chainPostrouting} {
+	for _, chain := range []string{chainProvider, chainInput, chainForward, chainOutput, chainPrerouting, chainPostrouting} {
 		for _, r := range s.chains[chain] {
 			if m, ok := parseMarker(r.comment); ok && !known[m.network] {
 				foreign[chain] = append(foreign[chain], r)

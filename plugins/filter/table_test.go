@@ -144,7 +144,7 @@ func TestJumpsAreFirstAgainAfterOthersPutTheirsInFront(t *testing.T) {
 			}
 		}
 		want := []string{
-			"-A POSTROUTING -j FLAT-POSTROUTING", "-A POSTROUTING -s 10.0.0.0/8 -j MASQUERADE",
+			"-A PREROUTING -j FLAT-PREROUTING", "-A POSTROUTING -j FLAT-POSTROUTING", "-A POSTROUTING -s 10.0.0.0/8 -j MASQUERADE",
 			"-A INPUT -j FLAT-INPUT", "-A INPUT -s 192.0.2.1/32 -j ACCEPT",
 			"-A FORWARD -j FLAT-FORWARD", "-A FORWARD -s 192.0.2.1/32 -j ACCEPT",
 			"-A OUTPUT -j FLAT-OUTPUT",

@@ -111,7 +111,7 @@ func cniError(doing string, err error) error {
 	code := uint(0)
 	switch {
 	case errors.As(err, &living), errors.Is(err, attach.ErrCancelled), errors.Is(err, context.DeadlineExceeded),
-		errors.Is(err, link.ErrBridgeFull):
+		errors.Is(err, link.ErrBridgeFull), errors.Is(err, attach.ErrNoMetadata):
 		code = types.ErrTryAgainLater
 	case errors.Is(err, attach.ErrSameNetNS):
 		code = types.ErrInvalidNetNS

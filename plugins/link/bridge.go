@@ -19,6 +19,7 @@ type BridgeSpec struct {
 	MAC            ipam.MAC     // of a bridge made here; an adopted one keeps its own
 	MTU            int          // bytes, of a bridge made here; 0 = 1500
 	Gateway        netip.Prefix // the gateway address with the subnet's length; zero = none
+	OnLo           netip.Addr   // a further address of the gateway's, kept on lo; zero = none
 	NFCallIPTables bool         // bridged IPv4 frames meet iptables, by the bridge's own flag
 }
 
@@ -31,12 +32,14 @@ type BridgeInfo struct {
 	STP          bool // ports take seconds to forward
 	Created      bool // by this call
 	AddedAddress bool // the gateway address came by this call
+	AddedOnLo    bool // so did the one on lo
 }
 
 // EnsureBridge makes the bridge if it is missing, and otherwise adopts it as it is:
 // MAC, MTU and spanning tree of an adopted bridge are somebody's decision. Either
 // way it ends up, with its own nf_call_iptables flag if wanted (never the sysctl)
-// and with the gateway address, for which the namespace is made to route. The order is nova-network's ensure_bridge.
+// and with the gateway address, for which the namespace is made to route; last comes what
+// is kept on lo. The order is nova-network's ensure_bridge.
 //
 // A bridge made here has its MAC in the request that makes it: a bridge without one
 // follows its lowest port, and udev rewrites MACs that were not asked for. The
@@ -101,6 +104,11 @@ func EnsureBridge(ctx context.Context, spec BridgeSpec) (info BridgeInfo, notice
 			return info, nil, fmt.Errorf("making bridge %s the gateway: %w", d.name, err)
 		}
 		if info.AddedAddress, err = c.ensureAddress(ctx, d, spec.Gateway); err != nil {
+			return info, nil, err
+		}
+	}
+	if spec.OnLo.IsValid() {
+		if info.AddedOnLo, err = c.ensureOnLo(ctx, spec.OnLo); err != nil {
 			return info, nil, err
 		}
 	}
@@ -240,11 +248,11 @@ func adoptionNotices(d device, spec BridgeSpec) (notices []string) {
 }
 
 // RemoveCreatedBridge undoes what EnsureBridge reported: a bridge it created goes,
-// an address it added to another bridge goes. With a port on the bridge, whoever's,
+// an address it added to another bridge, or to lo, goes. With a port on the bridge, whoever's,
 // it leaves everything: somebody relies on it. It may come twice. DEL never removes
 // a bridge (nova-network did not either).
 func RemoveCreatedBridge(ctx context.Context, spec BridgeSpec, info BridgeInfo) error {
-	if !info.Created && !info.AddedAddress {
+	if !info.Created && !info.AddedAddress && !info.AddedOnLo {
 		return nil
 	}
 	c, err := dial(ctx)
@@ -252,14 +260,20 @@ func RemoveCreatedBridge(ctx context.Context, spec BridgeSpec, info BridgeInfo) 
 		return err
 	}
 	defer c.close()
-	if info.Created {
-		return c.removeEmptyBridge(ctx, info)
-	}
 	ports, err := c.devices(ctx, "", info.Index)
 	if err != nil || len(ports) > 0 {
 		return err
 	}
-	return c.removeAddress(info.Index, info.Name, spec.Gateway)
+	if info.AddedOnLo {
+		err = c.removeOnLo(ctx, spec.OnLo)
+	}
+	switch {
+	case info.Created:
+		err = errors.Join(err, c.removeEmptyBridge(ctx, info))
+	case info.AddedAddress:
+		err = errors.Join(err, c.removeAddress(info.Index, info.Name, spec.Gateway))
+	}
+	return err
 }
 
 func (c *conn) removeEmptyBridge(ctx context.Context, info BridgeInfo) error {
