@@ -19,9 +19,9 @@ import (
 var leaseKeys = keys{"addressing": "dhcp", "leaseTime": "120s"}
 
 // daemon starts flat-dhcpd, and ends it with the test.
-func (n *node) daemon() *lab.Process {
+func (n *node) daemon(args ...string) *lab.Process {
 	n.t.Helper()
-	p, err := n.StartDaemon()
+	p, err := n.StartDaemon(args...)
 	if err != nil {
 		n.t.Fatal(err)
 	}
