@@ -56,6 +56,8 @@ type guardInfo struct {
 	Closed      bool              `json:"closed"`
 	CheckSource bool              `json:"checkSource"`
 	CheckMAC    bool              `json:"checkMAC,omitempty"`
+	Limits      ipam.Limits       `json:"limits"` // packets a second, 0 = none
+	Uplink      string            `json:"uplink,omitempty"`
 	Dropped     map[string]uint64 `json:"dropped,omitempty"`
 }
 
@@ -114,7 +116,8 @@ func rulesOf(ctx context.Context, row found, live liveCounters) rulesInfo {
 	port := guard.PortFor(row.Network, row.Reservation, link.PortName(row.Holder.ContainerID, row.Holder.IfName))
 	info := rulesInfo{
 		Network: row.Network.Name, Workload: row.Workload, Addr: row.Addr.String(), Chain: chain.Name,
-		Guard: guardInfo{Port: port.Name, MAC: port.MAC, Addrs: []string{}, Closed: port.Closed, CheckSource: port.CheckSource, CheckMAC: port.CheckMAC},
+		Guard: guardInfo{Port: port.Name, MAC: port.MAC, Addrs: []string{}, Closed: port.Closed, CheckSource: port.CheckSource, CheckMAC: port.CheckMAC,
+			Limits: port.Limits, Uplink: port.Uplink},
 	}
 	for _, a := range port.Addrs {
 		info.Guard.Addrs = append(info.Guard.Addrs, a.String())
@@ -222,6 +225,12 @@ func (i rulesInfo) String() string {
 	}
 	fmt.Fprintf(&b, "  gets unicast IPv4 only for %s\n", addrs)
 	b.WriteString("  never serves DHCP, never sends bridge protocol frames, nothing but IPv4 and ARP\n")
+	if text := limitsText(i.Guard.Limits); text != "" {
+		fmt.Fprintf(&b, "  sends at most, in a second: %s\n", text)
+	}
+	if i.Guard.Uplink != "" {
+		fmt.Fprintf(&b, "  nobody beyond uplink %s sends as it: MAC %s, address %s\n", i.Guard.Uplink, i.Guard.MAC, i.Addr)
+	}
 	if i.Guard.Closed {
 		b.WriteString("  gets no broadcast or multicast but ARP and a gateway's DHCP: allowSameNetTraffic is off\n")
 	}
@@ -231,4 +240,18 @@ func (i rulesInfo) String() string {
 		}
 	}
 	return strings.TrimRight(b.String(), "\n")
+}
+
+// limitsText names the limits that there are.
+func limitsText(l ipam.Limits) string {
+	var parts []string
+	for _, one := range []struct {
+		n    int
+		what string
+	}{{l.ARP, "ARP packets"}, {l.Broadcast, "broadcasts and multicasts"}, {l.DHCP, "DHCP messages"}, {l.DNS, "DNS queries"}} {
+		if one.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", one.n, one.what))
+		}
+	}
+	return strings.Join(parts, ", ")
 }

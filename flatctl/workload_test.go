@@ -90,7 +90,8 @@ func TestRules(t *testing.T) {
 
 	_, out := s.run("rules", "default/web-0")
 	contains(out, "workload default/pod:web-0/eth0, address 10.0.0.3, network flat\nno counters: not in this test\n",
-		"sends only as MAC fa:16:3e:00:00:03, addresses 10.0.0.3,", "allowSameNetTraffic is off", "port "+link.PortName("c1", "eth0"))
+		"sends only as MAC fa:16:3e:00:00:03, addresses 10.0.0.3,", "allowSameNetTraffic is off",
+		"sends at most, in a second: 500 ARP packets, 1000 broadcasts and multicasts, 100 DHCP messages, 2000 DNS queries\n", "port "+link.PortName("c1", "eth0"))
 
 	s.counters.guard = func(context.Context) ([]guard.Counter, error) {
 		return []guard.Counter{{Name: "quiet"}, {Name: "spoofed-arp", Packets: 3}}, nil
@@ -119,7 +120,7 @@ func TestRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(info.Rules) != len(specs) || info.Rules[2].Rule != specs[2] || info.Rules[2].Packets == nil || *info.Rules[2].Packets != 2 ||
-		!info.Guard.Closed || info.Guard.Dropped["spoofed-arp"] != 3 || info.Live != "" {
+		!info.Guard.Closed || info.Guard.Limits.DNS != 2000 || info.Guard.Dropped["spoofed-arp"] != 3 || info.Live != "" {
 		t.Errorf("got %s", out)
 	}
 

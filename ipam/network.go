@@ -109,6 +109,7 @@ type Bridge struct {
 	// network; empty = none. UplinkDHCP is UplinkDHCPBlock or UplinkDHCPPass: see BlocksDHCP.
 	FlatInterface string `json:"flatInterface,omitempty"`
 	UplinkDHCP    string `json:"uplinkDHCP,omitempty"`
+	Limits        Limits `json:"limits,omitzero"`       // of each workload
 	MACSpoofCheck bool   `json:"macspoofchk,omitempty"` // the guard's MAC part, also without AntiSpoofing
 	// Filter is FilterOn, or FilterNone: no workload chains, and no need of
 	// br_netfilter. Empty = FilterOn.

@@ -48,6 +48,7 @@ var bridgeKeys = append([]key{
 	{name: "published", accepted: "true or false"},
 	{name: "fallback", accepted: `"drop" or "reject"`},
 	{name: "antiSpoofing", accepted: "true or false"},
+	{name: "limits", accepted: `packets a second, such as {"arp": 500, "broadcast": 1000, "dhcp": 100, "dns": 2000}; 0 is none`},
 	{name: "uplinkDHCP", accepted: `"block" or "pass"`},
 	{name: "addressing", accepted: `"static" or "dhcp"`},
 	{name: "mtu", accepted: "a number of bytes, 68 to 65535"},
@@ -72,7 +73,7 @@ var bridgeKeys = append([]key{
 	{name: "flatInterface", state: keyLater}, {name: "gatewayShared", state: keyLater},
 	{name: "nodeAddress", state: keyLater},
 	{name: "hostAccess", state: keyLater}, {name: "allowedAddresses", state: keyLater},
-	{name: "limits", state: keyLater}, {name: "detectConflict", state: keyLater},
+	{name: "detectConflict", state: keyLater},
 	{name: "moveAddresses", state: keyLater},
 
 	{name: "ipMasqBackend", state: keyDropIn, accepted: `"iptables"`},
@@ -125,6 +126,13 @@ var ruleKeys = []key{
 	{name: "protocol", accepted: `"tcp", "udp", "sctp", "icmp" or "any"`},
 	{name: "ports", accepted: `"80", "8000-8100" or a list of them`},
 	{name: "from", accepted: "a list of IPv4 networks"},
+}
+
+var limitKeys = []key{
+	{name: "arp", accepted: "packets a second"},
+	{name: "broadcast", accepted: "packets a second"},
+	{name: "dhcp", accepted: "packets a second"},
+	{name: "dns", accepted: "packets a second"},
 }
 
 var dhcpKeys = []key{

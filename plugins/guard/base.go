@@ -24,6 +24,11 @@ const (
 	setAddresses setName = "addresses" // addresses reachable behind a port
 	setGateways  setName = "gateways"  // whose DHCP replies reach closed ports
 
+	setLimitARP       setName = "limit_arp" // ports, each with its limit
+	setLimitBroadcast setName = "limit_broadcast"
+	setLimitDHCP      setName = "limit_dhcp"
+	setLimitDNS       setName = "limit_dns"
+
 	setUplinks          setName = "uplinks"            // ports that lead beyond the node; the comment records the own elements
 	setUplinkMACs       setName = "uplink_macs"        // of this node and its workloads: no source of what enters
 	setUplinkSources    setName = "uplink_sources"     // the same of addresses
@@ -45,6 +50,10 @@ func sets() []set {
 		{setSources, []fieldType{ifName, etherAddr, ipv4Addr}},
 		{setAddresses, []fieldType{ifName, ipv4Addr}},
 		{setGateways, []fieldType{ipv4Addr}},
+		{setLimitARP, []fieldType{ifName}},
+		{setLimitBroadcast, []fieldType{ifName}},
+		{setLimitDHCP, []fieldType{ifName}},
+		{setLimitDNS, []fieldType{ifName}},
 		{setUplinks, []fieldType{ifName}},
 		{setUplinkMACs, []fieldType{ifName, etherAddr}},
 		{setUplinkSources, []fieldType{ifName, ipv4Addr}},
@@ -69,11 +78,17 @@ const (
 	inIPv4       = "in_ipv4"        // IPv4 source is not the port's
 	inARP        = "in_arp"         // ARP sender is not the port's, or no plain ARP
 	inEtherType  = "in_ethertype"   // neither IPv4 nor ARP: IPv6, VLAN tags, 802.3
-	outNoPort    = "out_no_port"    // to a port that is not attached
-	outAddress   = "out_address"    // unicast IPv4 to an address that is not the port's
-	outARP       = "out_arp"        // ARP that is no plain request or reply
-	outClosed    = "out_closed"     // group-addressed frame to a closed port
-	outEtherType = "out_ethertype"  // neither IPv4 nor ARP
+
+	inARPRate       = "in_arp_rate"       // more ARP than the port's limit
+	inBroadcastRate = "in_broadcast_rate" // more group-addressed frames of other kinds
+	inDHCPRate      = "in_dhcp_rate"      // more to DHCP servers
+	inDNSRate       = "in_dns_rate"       // more to DNS servers
+
+	outNoPort    = "out_no_port"   // to a port that is not attached
+	outAddress   = "out_address"   // unicast IPv4 to an address that is not the port's
+	outARP       = "out_arp"       // ARP that is no plain request or reply
+	outClosed    = "out_closed"    // group-addressed frame to a closed port
+	outEtherType = "out_ethertype" // neither IPv4 nor ARP
 
 	uplinkInMAC      = "uplink_in_mac"      // source MAC of this node or a workload here
 	uplinkInIPv4     = "uplink_in_ipv4"     // IPv4 source of this node's gateway or a workload here
@@ -87,6 +102,7 @@ const (
 
 func counters() []string {
 	return []string{inNoPort, inBPDU, inMalformed, inDHCPServer, inDHCPClient, inMAC, inIPv4, inARP, inEtherType,
+		inARPRate, inBroadcastRate, inDHCPRate, inDNSRate,
 		outNoPort, outAddress, outARP, outClosed, outEtherType,
 		uplinkInMAC, uplinkInIPv4, uplinkInARP, uplinkInDHCP, uplinkInGateway, uplinkInTags, uplinkOutDHCP, uplinkOutGateway}
 }
@@ -131,6 +147,7 @@ const (
 const (
 	portDHCPServer = 67 // nft calls them bootps and bootpc
 	portDHCPClient = 68
+	portDNS        = 53
 
 	// maxARPLength is a minimal Ethernet frame's payload: 28 bytes of ARP and padding.
 	maxARPLength = 46
@@ -168,6 +185,7 @@ func chains() []chain {
 		{"from_port", nil, []rule{
 			{setPorts.notIn(iifname()), dropAs(inNoPort)},
 			{isLinkLocal(), dropAs(inBPDU)},
+			{jump("limits")},
 			{etherType(etherTypeIPv4), jump("no_dhcp_server")},
 			{setUnchecked.in(iifname()), goTo("from_unchecked")},
 			{setMACs.notIn(iifname(), etherSrc()), dropAs(inMAC)},
@@ -259,5 +277,5 @@ func chains() []chain {
 				udpDst(expr.CmpOpEq, "68", portDHCPClient), accept()},
 			{dropAs(outClosed)},
 		}},
-	}, uplinkChains()...)
+	}, append(limitChains(), uplinkChains()...)...)
 }

@@ -8,6 +8,9 @@
 // a DHCP server, and nothing else leaves it: no IPv6, VLAN tag, 802.3 frame or BPDU.
 // With its sources unchecked (antiSpoofing false) the last sentence still holds.
 //
+// How much ARP, broadcast, DHCP and DNS it sends is bounded, each kind by the port's own
+// limit.
+//
 // A workload receives unicast IPv4 for its own addresses only, so that a frame to
 // its MAC with another destination cannot pass by its chain. On a closed port
 // (allowSameNetTraffic false) group-addressed frames are dropped but for the one

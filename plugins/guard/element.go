@@ -114,6 +114,7 @@ type element struct {
 	set     setName
 	key     string
 	comment string
+	rate    uint32 // of a limited set: packets a second
 }
 
 // element returns the member whose fields have these bytes.
@@ -164,6 +165,7 @@ func (p Port) elements() []element {
 			es = append(es, setSources.element(name, p.MAC[:], a.AsSlice()))
 		}
 	}
+	es = append(es, p.limits()...)
 	return append(es, p.uplinkElements()...)
 }
 
@@ -205,6 +207,9 @@ func (p Port) record() string {
 	default:
 		words = append(words, recordUnchecked)
 	}
+	if p.Limits != (ipam.Limits{}) {
+		words = append(words, limitsRecord(p.Limits))
+	}
 	if p.Uplink != "" {
 		words = append(words, recordUplink+p.Uplink)
 	}
@@ -231,6 +236,8 @@ func (e element) port() (Port, bool) {
 			p.CheckSource = false
 		case word == recordMACOnly:
 			p.CheckSource, p.CheckMAC = false, true
+		case strings.HasPrefix(word, recordLimits):
+			p.Limits, err = parseLimits(word)
 		case strings.HasPrefix(word, recordUplink):
 			p.Uplink = strings.TrimPrefix(word, recordUplink)
 		default:

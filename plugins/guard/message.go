@@ -17,6 +17,8 @@ const (
 	// prints comments (type 0) only.
 	markerType = 0x66
 
+	setExpr = 17 // NFTA_SET_EXPR: what every member carries
+
 	// Values of NFTNL_UDATA_SET_KEYBYTEORDER, for nft's sake.
 	byteOrderHost = 1
 	byteOrderBig  = 2
@@ -108,6 +110,9 @@ func (b *batch) addSet(s set, id uint32) {
 			order = byteOrderHost
 		}
 		ae.Bytes(unix.NFTA_SET_USERDATA, userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, order))
+		if s.name.limited() {
+			encodeLimit(ae, setExpr, unsetRate)
+		}
 	})
 }
 
@@ -169,6 +174,9 @@ func encodeElements(ae *netlink.AttributeEncoder, set setName, es []element) {
 				if e.comment != "" {
 					ae.Bytes(unix.NFTA_SET_ELEM_USERDATA,
 						userdata.AppendString(nil, userdata.NFTNL_UDATA_SET_ELEM_COMMENT, e.comment))
+				}
+				if e.rate != 0 {
+					encodeLimit(ae, unix.NFTA_SET_ELEM_EXPR, e.rate)
 				}
 			})
 		}

@@ -48,7 +48,7 @@ func NewPlan(segments []Segment, ports []Port) (Plan, error) {
 
 func compareElements(a, b element) int {
 	return cmp.Or(strings.Compare(string(a.set), string(b.set)), strings.Compare(a.key, b.key),
-		strings.Compare(a.comment, b.comment))
+		strings.Compare(a.comment, b.comment), cmp.Compare(a.rate, b.rate))
 }
 
 // String is the table as `nft list table bridge flatdhcp` prints it, but for the
@@ -61,6 +61,9 @@ func (p Plan) String() string {
 	}
 	for _, s := range sets() {
 		fmt.Fprintf(&b, "\tset %s {\n\t\ttype %s\n", s.name, s.typeText())
+		if s.name.limited() {
+			fmt.Fprintf(&b, "\t\t%s\n", rateText(unsetRate))
+		}
 		var members []string
 		for _, e := range p.elements {
 			if e.set == s.name {
@@ -92,6 +95,9 @@ func (p Plan) String() string {
 // text is the element as nft prints it.
 func (s set) text(e element) string {
 	t := s.keyText(e.key)
+	if s.name.limited() {
+		t += " " + rateText(e.rate)
+	}
 	if e.comment != "" {
 		t += ` comment "` + e.comment + `"`
 	}

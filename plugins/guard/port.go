@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -35,6 +36,8 @@ type Port struct {
 	// Uplink is the one of the port's network: nothing enters by it in the workload's
 	// name. Empty = none.
 	Uplink string
+	// Limits bound what the workload may send, whatever else is checked.
+	Limits ipam.Limits
 }
 
 // PortFor returns the port of reservation r in network n.
@@ -44,6 +47,7 @@ func PortFor(n ipam.Network, r ipam.Reservation, portName string) Port {
 		p.CheckSource = n.Bridge.AntiSpoofing
 		p.CheckMAC = n.Bridge.MACSpoofCheck && !p.CheckSource
 		p.Uplink = n.Bridge.FlatInterface
+		p.Limits = n.Bridge.Limits
 	}
 	return p
 }
@@ -64,7 +68,7 @@ func (p Port) validate() error {
 			return fmt.Errorf("port %s: %s is no workload's address: a unicast IPv4 one is wanted", p.Name, a)
 		}
 	}
-	if err := (Uplink{Name: p.Uplink}).validate(); err != nil {
+	if err := cmp.Or((Uplink{Name: p.Uplink}).validate(), validateLimits(p.Limits)); err != nil {
 		return fmt.Errorf("port %s: %w", p.Name, err)
 	}
 	return nil

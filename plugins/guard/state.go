@@ -303,6 +303,8 @@ func (e *element) read(ad *netlink.AttributeDecoder) {
 				e.key = string(ad.Bytes())
 			}
 		})
+	case unix.NFTA_SET_ELEM_EXPR:
+		e.rate = readRate(ad)
 	case unix.NFTA_SET_ELEM_USERDATA:
 		e.comment = comment(ad.Bytes())
 	}
