@@ -28,7 +28,7 @@ const (
 )
 
 const conflistText = `{
-  "cniVersion": "1.0.0",
+  "cniVersion": "1.1.0",
   "name": "flat",
   "plugins": [
     {

@@ -80,7 +80,7 @@ type workload struct{ name, confDir string }
 func furnish(ctx context.Context, h *lab.Host, pool string, workloads []workload) error {
 	for dir, addressing := range map[string]string{"net.d": "static", "vm.d": "dhcp"} {
 		conflist := fmt.Sprintf(`{
-  "cniVersion": "1.0.0",
+  "cniVersion": "1.1.0",
   "name": "flat",
   "plugins": [{
     "type": "flat-bridge",
