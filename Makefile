@@ -142,20 +142,29 @@ endef
 # Where bash-completion looks for what completes a command, by the command's name.
 BASHCOMPDIR = $(PREFIX)/share/bash-completion/completions
 
-install: build bin/completion/flatctl ## plugins to CNIDIR (/opt/cni/bin), the rest below PREFIX (/usr/local)
+# Where systemd looks for units that packages and administrators install.
+UNITDIR = $(PREFIX)/lib/systemd/system
+
+install: build bin/completion/flatctl bin/systemd/flat-dhcpd.service ## plugins to CNIDIR (/opt/cni/bin), the rest below PREFIX (/usr/local)
 	$(foreach p,$(PLUGINS),$(call put,$(p),$(CNIDIR)))
 	$(call put,flat-dhcpd,$(PREFIX)/sbin)
 	$(call put,flatctl,$(PREFIX)/sbin)
 	$(call put,completion/flatctl,$(BASHCOMPDIR),0644)
+	$(call put,systemd/flat-dhcpd.service,$(UNITDIR),0644)
 
 bin/completion/flatctl: bin/flatctl
 	@mkdir -p $(@D)
 	@bin/flatctl completion bash >$@.new
 	@mv -f $@.new $@
 
+# PREFIX may be another one each time.
+bin/systemd/flat-dhcpd.service: deploy/flat-dhcpd.service FORCE
+	@mkdir -p $(@D)
+	@sed 's|^ExecStart=/usr/local/|ExecStart=$(PREFIX)/|' $< >$@
+
 uninstall: ## remove what install put there; stores and conflists stay
 	rm -f $(PLUGINS:%="$(DESTDIR)$(CNIDIR)/%") "$(DESTDIR)$(PREFIX)/sbin/flat-dhcpd" "$(DESTDIR)$(PREFIX)/sbin/flatctl" \
-		"$(DESTDIR)$(BASHCOMPDIR)/flatctl"
+		"$(DESTDIR)$(BASHCOMPDIR)/flatctl" "$(DESTDIR)$(UNITDIR)/flat-dhcpd.service"
 
 clean: ## remove bin/
 	rm -rf bin
