@@ -198,3 +198,87 @@ func (n *node) iptables(t testing.TB, args ...string) string {
 	<-n.Start(t, cmd)
 	return out.String()
 }
+
+// TestGatewayIsBroughtUpFromItsRecord: without conflist and without workload, bridge,
+// gateway address, routing, shared chains and guard are there, and a peer's workload is
+// served; also after all of it was taken away. On a node whose gateway is elsewhere nothing
+// is made.
+func TestGatewayIsBroughtUpFromItsRecord(t *testing.T) {
+	t.Parallel()
+	theirs, theirsIP := ipam.MAC{0xfa, 0x16, 0x3e, 0, 0, 66}, netip.MustParseAddr("10.0.0.66")
+	n, c := newNode(t), testnet.New(t)
+	n.Delete(t, "br100")
+	record := network(func(r *ipam.Network) {
+		r.Pool.RangeEnd = netip.MustParseAddr("10.0.0.63")
+		r.Pool.Peers = []ipam.Peer{{Node: "compute-1", RangeStart: netip.MustParseAddr("10.0.0.64"), RangeEnd: netip.MustParseAddr("10.0.0.127")}}
+		r.Bridge.IPMasq = true
+	})
+	elsewhere := network(func(r *ipam.Network) {
+		r.Name, r.Bridge.Name, r.Bridge.IsGateway = "elsewhere", "br101", false
+		r.Pool.Subnet, r.Pool.Gateway = netip.MustParsePrefix("10.1.0.0/24"), netip.MustParseAddr("10.1.0.1")
+		r.Pool.RangeStart, r.Pool.RangeEnd = netip.MustParseAddr("10.1.0.2"), netip.MustParseAddr("10.1.0.254")
+	})
+	for _, r := range []ipam.Network{record, elsewhere} {
+		if _, err := ipam.OpenDir(n.data).Store(r.Name).Configure(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.setForwarding(t, "0")
+	d := n.start(t)
+	d.serving(t, 1)
+	await(t, "word of what is in force", func() bool { return strings.Contains(d.log.String(), "network flat is in force") })
+	complete := func() {
+		t.Helper()
+		for _, has := range []struct{ what, in, want string }{
+			{"the bridge's flag", n.program(t, "ip", "-d", "link", "show", "br100"), "nf_call_iptables 1"},
+			{"the gateway address", n.program(t, "ip", "address", "show", "br100"), "inet 10.0.0.1/24"},
+			{"DHCP through INPUT", n.chain(t, "FLAT-INPUT"), "-i br100 -p udp -m udp --dport 67"},
+			{"the jump of FORWARD", n.chain(t, "FORWARD"), "-A FORWARD -j FLAT-FORWARD"},
+			{"masquerading", n.program(t, "iptables", "-t", "nat", "-S", "FLAT-POSTROUTING"), "-j MASQUERADE"},
+			{"the guard", n.program(t, "nft", "list", "set", "bridge", "flatdhcp", "gateways"), "10.0.0.1"},
+			{"routing", n.program(t, "cat", "/proc/sys/net/ipv4/ip_forward"), "1\n"},
+		} {
+			if !strings.Contains(has.in, has.want) {
+				t.Errorf("%s: no %q in\n%s", has.what, has.want, has.in)
+			}
+		}
+	}
+	complete()
+	n.Port(t, "br100", "eth2", c, theirs)
+	s := c.Station(t, "eth0")
+	if r := exchange(t, s, message(t, theirs, dhcpv4.MessageTypeDiscover), testnet.Envelope{}); !r.YourIPAddr.Equal(theirsIP.AsSlice()) {
+		t.Errorf("offered %v", r.YourIPAddr)
+	}
+	// The control of silence.
+	if _, err := n.store.ReserveAdmin(t.Context(), ipam.AdminRequest{Workload: ipam.Workload{Kind: ipam.KindName, Value: "cirros", IfName: "eth0"}, Addr: reserved, MAC: known}); err != nil {
+		t.Fatal(err)
+	}
+	silent(t, s, message(t, ipam.MAC{0xfa, 0x16, 0x3e, 0, 0, 200}, dhcpv4.MessageTypeDiscover), testnet.Envelope{})
+
+	n.program(t, "nft", "delete", "table", "bridge", "flatdhcp")
+	n.program(t, "iptables", "-F", "FLAT-INPUT")
+	n.Delete(t, "br100")
+	d.serving(t, 2)
+	await(t, "word of what is in force again", func() bool { return strings.Count(d.log.String(), "network flat is in force") == 2 })
+	complete()
+	if out := n.program(t, "ip", "link"); strings.Contains(out, "br101") {
+		t.Errorf("the bridge of a network whose gateway is elsewhere was made:\n%s", out)
+	}
+	d.stop(t)
+}
+
+// setForwarding writes net.ipv4.ip_forward of the node's namespace.
+func (n *node) setForwarding(t testing.TB, value string) {
+	t.Helper()
+	n.Do(t, func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte(value), 0) })
+}
+
+// program runs a program in the node's namespace and returns what it prints.
+func (n *node) program(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(testnet.RequireProgram(t, name), args...)
+	var out testlog.Buffer
+	cmd.Stdout = &out
+	<-n.Start(t, cmd)
+	return out.String()
+}

@@ -36,8 +36,8 @@ Usage: flat-dhcpd [flags]
 
   --data-dir DIR       directory of the stores; repeatable (default /var/lib/flatdhcp)
   --conf-dir DIR       directory of conflists, such as /etc/cni/net.d, to follow: what they
-                       say is written into the stores, and the bridges of gateways are
-                       made. Without it the records in the stores are served as they are
+                       say is written into the stores. Without it the records in the stores
+                       are served as they are
   --run-dir DIR        directory of locks and signs of life
                        (default $FLATDHCP_RUN_DIR, else /run/flatdhcp)
   --listen [HOST]:PORT serve metrics, health, leases and events on TCP as well; without

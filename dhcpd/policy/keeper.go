@@ -1,17 +1,19 @@
 // Package policy puts changed configuration in force while workloads live: it follows
-// a directory of conflists, writes what they say into the store, makes the bridges of
-// gateways ready, and plans and applies chains and guard anew wherever a network's
+// a directory of conflists, writes what they say into the store, brings up the bridges
+// of gateways, and plans and applies chains and guard anew wherever a network's
 // record is another one than before, whoever changed it.
 package policy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -88,13 +90,16 @@ func (k *Keeper) step(ctx context.Context) {
 			given[key] = true
 		}
 	}
-	for key, n := range records {
+	bridges := map[string]bool{}
+	for _, key := range k.order(records) {
 		if ctx.Err() != nil {
 			return
 		}
-		if n.Bridge == nil {
-			continue
+		n := records[key]
+		if n.Bridge == nil || bridges[n.Bridge.Name] {
+			continue // whoever serves says that a bridge carries another network
 		}
+		bridges[n.Bridge.Name] = true
 		k.enforce(ctx, key, n, given[key])
 	}
 	for key := range k.applied {
@@ -102,6 +107,17 @@ func (k *Keeper) step(ctx context.Context) {
 			delete(k.applied, key)
 		}
 	}
+}
+
+// order returns the networks in the order in which they are served: of two with one bridge
+// the first has it.
+func (k *Keeper) order(records map[Key]ipam.Network) []Key {
+	at := func(key Key) int {
+		return slices.IndexFunc(k.DataDirs, func(d string) bool { return filepath.Clean(d) == filepath.Clean(key.DataDir) })
+	}
+	return slices.SortedFunc(maps.Keys(records), func(a, b Key) int {
+		return cmp.Or(cmp.Compare(at(a), at(b)), strings.Compare(a.Name, b.Name))
+	})
 }
 
 // take brings the store in line with the conflists and returns the networks that they
@@ -184,17 +200,20 @@ func (k *Keeper) refuse(f file, err error) {
 	k.Log.Error(fmt.Sprintf("%s is refused: %v; what was last configured stays in force", f.path, err))
 }
 
-// enforce makes the bridge ready if a conflist gives the network, and applies the
-// network's policy if its record is not the one in force. What it sees for the first time
-// it applies as well, wherever there is a bridge that workloads can be on: record and rules
-// may have changed while nobody looked.
+// enforce brings up the gateway's side of a network, for which there need be no workload,
+// and applies the network's policy if its record is not the one in force, or if its bridge
+// had to be made. What it sees for the first time it applies as well, wherever there is a
+// bridge that workloads can be on: record and rules may have changed while nobody looked.
 func (k *Keeper) enforce(ctx context.Context, key Key, n ipam.Network, given bool) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	if given && n.Bridge.IsGateway {
+	if n.Bridge.IsGateway {
 		notices, err := k.Node.Bridge(ctx, key.DataDir, n)
 		for _, notice := range notices {
 			k.Log.Info(notice, "network", n.Name)
+		}
+		if len(notices) > 0 {
+			delete(k.applied, key) // the rules may have gone with what was removed
 		}
 		if err != nil {
 			k.failed(ctx, "bridge of "+key.DataDir+"/"+key.Name, fmt.Sprintf("network %s: %v", n.Name, err))
@@ -204,7 +223,7 @@ func (k *Keeper) enforce(ctx context.Context, key Key, n ipam.Network, given boo
 	}
 	record := text(n)
 	old, seen := k.applied[key]
-	if !seen && !given {
+	if !seen && !given && !n.Bridge.IsGateway {
 		here, err := k.Node.Here(ctx, n.Bridge.Name)
 		if err != nil {
 			k.failed(ctx, "rules of "+key.DataDir+"/"+key.Name, fmt.Sprintf("network %s: %v; trying again", n.Name, err))

@@ -24,6 +24,7 @@ type fakeNode struct {
 	records map[Key]ipam.Network
 	did     []string
 	fail    map[string]error // by verb
+	made    bool             // the next bridge has to be made
 
 	noBridge bool
 }
@@ -42,7 +43,11 @@ func (f *fakeNode) Configure(_ context.Context, dataDir string, n ipam.Network) 
 }
 
 func (f *fakeNode) Bridge(_ context.Context, _ string, n ipam.Network) ([]string, error) {
-	return nil, f.note("bridge", n.Bridge.Name)
+	var changes []string
+	if f.made {
+		f.made, changes = false, []string{"bridge " + n.Bridge.Name + " is made"}
+	}
+	return changes, f.note("bridge", n.Bridge.Name)
 }
 
 func (f *fakeNode) Here(_ context.Context, bridge string) (bool, error) {
@@ -95,11 +100,11 @@ func TestKeeper(t *testing.T) {
 		{"a policy", func() { write(flat, conflist("flat", `, "allowSameNetTraffic": false`)) },
 			[]string{"configure flat", "bridge br100", "apply flat"}, "in force for living workloads (2): 2 changes, 0 connections cut", 0},
 		{"a mistake", func() { write(flat, conflist("flat", `, "leaseTime": "soon"`)) },
-			nil, flat + ` is refused: line 2: key leaseTime`, 1},
-		{"the same mistake", func() {}, nil, "", 1},
-		{"half a file", func() { write(flat, conflist("flat", "")[:40]) }, nil, flat + " is refused", 2},
-		{"an empty one", func() { write(flat, "") }, nil, flat + " is refused", 3},
-		{"half a file with our name", func() { write(flat, conflist("flat", "")[:90]) }, nil, "what was last configured stays in force", 4},
+			[]string{"bridge br100"}, flat + ` is refused: line 2: key leaseTime`, 1},
+		{"the same mistake", func() {}, []string{"bridge br100"}, "", 1},
+		{"half a file", func() { write(flat, conflist("flat", "")[:40]) }, []string{"bridge br100"}, flat + " is refused", 2},
+		{"an empty one", func() { write(flat, "") }, []string{"bridge br100"}, flat + " is refused", 3},
+		{"half a file with our name", func() { write(flat, conflist("flat", "")[:90]) }, []string{"bridge br100"}, "what was last configured stays in force", 4},
 		{"mended", func() { write(flat, conflist("flat", `, "leaseTime": "2m"`)) },
 			[]string{"configure flat", "bridge br100", "apply flat"}, "network flat is configured", 4},
 		{"an ADD with an older file", func() {
@@ -111,9 +116,9 @@ func TestKeeper(t *testing.T) {
 		{"a change that is not possible now", func() {
 			node.fail["configure"] = errors.New("3 reservations would be stranded")
 			write(flat, conflist("flat", `, "leaseTime": "3m"`))
-		}, []string{"configure flat"}, "is refused: 3 reservations would be stranded; what was last configured stays in force", 5},
-		{"still not", func() { now = now.Add(time.Minute) }, []string{"configure flat"}, "", 5},
-		{"for another reason", func() { node.fail["configure"] = errors.New("locked") }, []string{"configure flat"}, "is refused: locked", 5},
+		}, []string{"configure flat", "bridge br100"}, "is refused: 3 reservations would be stranded; what was last configured stays in force", 5},
+		{"still not", func() { now = now.Add(time.Minute) }, []string{"configure flat", "bridge br100"}, "", 5},
+		{"for another reason", func() { node.fail["configure"] = errors.New("locked") }, []string{"configure flat", "bridge br100"}, "is refused: locked", 5},
 		{"possible, but the bridge is not", func() {
 			clear(node.fail)
 			node.fail["bridge"] = errors.New("br100 is a dummy")
@@ -136,13 +141,13 @@ func TestKeeper(t *testing.T) {
 			if err := os.Remove(flat); err != nil {
 				t.Fatal(err)
 			}
-		}, nil, flat + " is gone: network flat stays as it was last configured", 7},
+		}, []string{"bridge br100"}, flat + " is gone: network flat stays as it was last configured", 7},
 		{"the directory goes", func() {
 			if err := os.Rename(dir, dir+".old"); err != nil {
 				t.Fatal(err)
 			}
-		}, nil, "looking for conflists: open " + dir, 7},
-		{"still no directory: said once", func() {}, nil, "", 7},
+		}, []string{"bridge br100"}, "looking for conflists: open " + dir, 7},
+		{"still no directory: said once", func() {}, []string{"bridge br100"}, "", 7},
 	} {
 		log.Reset()
 		node.did = nil
@@ -171,15 +176,23 @@ func TestKeeper(t *testing.T) {
 	}
 }
 
-// TestRecordsAlone: without conflists a record is applied when it is first seen, if its
-// bridge is here, and when it changes.
+// TestRecordsAlone: without conflists a gateway's side is brought up all the same, and again
+// when it is lost. Of a network whose gateway is elsewhere there is nothing to bring up: its
+// record is applied when it is first seen, if its bridge is here, and when it changes.
 func TestRecordsAlone(t *testing.T) {
-	key := Key{"/data", "flat"}
-	record := ipam.Network{Name: "flat", Bridge: &ipam.Bridge{Name: "br100", IsGateway: true}}
-	node := &fakeNode{records: map[Key]ipam.Network{key: record, {"/data", "ipam-only"}: {Name: "ipam-only"}}, fail: map[string]error{}}
+	record := func(name, bridge string, gateway, open bool) ipam.Network {
+		return ipam.Network{Name: name, Bridge: &ipam.Bridge{Name: bridge, IsGateway: gateway, AllowSameNetTraffic: open}}
+	}
+	flat, compute := Key{"/data", "flat"}, Key{"/data", "compute"}
+	node := &fakeNode{fail: map[string]error{}, records: map[Key]ipam.Network{
+		flat: record("flat", "br100", true, false), compute: record("compute", "br101", false, false),
+		{"/data", "ipam-only"}: {Name: "ipam-only"},
+		// The same bridges again, after the others in the order of service.
+		{"/data", "second"}: record("second", "br100", true, false), {"/data.2", "another"}: record("another", "br100", true, false),
+	}}
 	var log bytes.Buffer
 	k := &Keeper{
-		DataDirs: []string{"/data"}, Node: node, Now: time.Now, Log: slog.New(slog.NewTextHandler(&log, nil)),
+		DataDirs: []string{"/data", "/data.2/"}, Node: node, Now: time.Now, Log: slog.New(slog.NewTextHandler(&log, nil)),
 		Records: func() map[Key]ipam.Network { return maps.Clone(node.records) },
 	}
 	for _, step := range []struct {
@@ -187,18 +200,19 @@ func TestRecordsAlone(t *testing.T) {
 		change func()
 		did    []string
 	}{
-		{"nobody knows of the bridge", func() { node.fail["here"] = errors.New("netlink is busy") }, nil},
-		{"first look", func() { clear(node.fail); node.fail["apply"] = errors.New("no iptables") }, []string{"apply flat"}},
-		{"tried again", func() { clear(node.fail) }, []string{"apply flat"}},
-		{"nothing new", func() {}, nil},
-		{"a record changes", func() {
-			record.Bridge = &ipam.Bridge{Name: "br100", IsGateway: true, AllowSameNetTraffic: true}
-			node.records[key] = record
-		}, []string{"apply flat"}},
-		{"once", func() {}, nil},
-		{"the network goes", func() { delete(node.records, key) }, nil},
-		{"and comes back without its bridge", func() { node.records[key], node.noBridge = record, true }, nil},
-		{"which an ADD makes", func() { node.noBridge = false }, nil},
+		{"nobody knows of the bridge", func() { node.made, node.fail["here"] = true, errors.New("netlink is busy") }, []string{"bridge br100", "apply flat"}},
+		{"first look", func() { clear(node.fail); node.fail["apply"] = errors.New("no iptables") }, []string{"apply compute", "bridge br100"}},
+		{"tried again", func() { clear(node.fail) }, []string{"apply compute", "bridge br100"}},
+		{"nothing new", func() {}, []string{"bridge br100"}},
+		{"the bridge is lost", func() { node.made = true }, []string{"bridge br100", "apply flat"}},
+		{"a record changes", func() { node.records[flat] = record("flat", "br100", true, true) }, []string{"bridge br100", "apply flat"}},
+		{"once", func() {}, []string{"bridge br100"}},
+		{"that of a compute node", func() { node.records[compute] = record("compute", "br101", false, true) }, []string{"apply compute", "bridge br100"}},
+		{"the network goes, and the next has its bridge", func() { delete(node.records, flat) }, []string{"bridge br100", "apply second"}},
+		{"and comes back", func() { node.records[flat] = record("flat", "br100", true, true) }, []string{"bridge br100", "apply flat"}},
+		{"the compute node's goes", func() { delete(node.records, compute) }, []string{"bridge br100"}},
+		{"and comes back without its bridge", func() { node.records[compute], node.noBridge = record("compute", "br101", false, false), true }, []string{"bridge br100"}},
+		{"which an ADD makes", func() { node.noBridge = false }, []string{"bridge br100"}},
 	} {
 		node.did = nil
 		step.change()
@@ -207,7 +221,7 @@ func TestRecordsAlone(t *testing.T) {
 			t.Errorf("%s: (-want +did)\n%s", step.name, diff)
 		}
 	}
-	for _, want := range []string{"network flat: netlink is busy; trying again", "not yet in force for living workloads: no iptables"} {
+	for _, want := range []string{"network compute: netlink is busy; trying again", "not yet in force for living workloads: no iptables"} {
 		if n := strings.Count(log.String(), want); n != 1 {
 			t.Errorf("said %d times: %s", n, want)
 		}
