@@ -69,7 +69,7 @@ func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
 
 func writeAttr(b *bytes.Buffer, a slog.Attr) {
 	v := a.Value.Resolve()
-	if a.Key == server.LogGroup && v.Kind() == slog.KindGroup {
+	if (a.Key == server.LogGroup || a.Key == dropsGroup) && v.Kind() == slog.KindGroup {
 		return
 	}
 	s := v.String()

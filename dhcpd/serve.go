@@ -25,6 +25,7 @@ import (
 	"github.com/flatdhcp/flatdhcp/dhcpd/snapshot"
 	"github.com/flatdhcp/flatdhcp/ipam"
 	"github.com/flatdhcp/flatdhcp/ipam/flock"
+	"github.com/flatdhcp/flatdhcp/plugins/guard"
 	"github.com/flatdhcp/flatdhcp/plugins/rundir"
 )
 
@@ -91,9 +92,10 @@ func serve(ctx context.Context, c config, log *slog.Logger) (err error) {
 	}
 	defer s.stop()
 	turns := newTurns(log)
+	drops := &dropWatch{read: guard.Counters, now: time.Now, log: log}
 	r := report.Report{
 		Leases: known.book.List, Events: &known.stream, Networks: s.networkStates, Alive: turns.alive, Log: log,
-		Sources: []report.Source{known.metrics(follower.Networks), keeperMetrics(keeper), stateMetrics(s.networkStates), resolving.metrics(follower.Networks)},
+		Sources: []report.Source{known.metrics(follower.Networks), keeperMetrics(keeper), stateMetrics(s.networkStates), resolving.metrics(follower.Networks), drops.metrics},
 	}
 	wg.Go(func() { r.Serve(beside, listeners...) })
 	alive := time.NewTicker(aliveEvery)
@@ -129,6 +131,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) (err error) {
 		case <-alive.C:
 			// From this loop and no other, so that a daemon that hangs looks dead.
 			touchAlive(c.runDir, log)
+			drops.look(ctx)
 		}
 	}
 }

@@ -236,7 +236,7 @@ func (i rulesInfo) String() string {
 	}
 	for _, reason := range slices.Sorted(maps.Keys(i.Guard.Dropped)) {
 		if n := i.Guard.Dropped[reason]; n > 0 {
-			fmt.Fprintf(&b, "  dropped so far, all ports of the node: %s %d\n", reason, n)
+			fmt.Fprintf(&b, "  dropped so far, all ports of the node: %s %d%s\n", reason, n, inBrackets(guard.Why(reason)))
 		}
 	}
 	return strings.TrimRight(b.String(), "\n")
@@ -254,4 +254,11 @@ func limitsText(l ipam.Limits) string {
 		}
 	}
 	return strings.Join(parts, ", ")
+}
+
+func inBrackets(s string) string {
+	if s == "" {
+		return ""
+	}
+	return " (" + s + ")"
 }

@@ -94,7 +94,7 @@ func TestRules(t *testing.T) {
 		"sends at most, in a second: 500 ARP packets, 1000 broadcasts and multicasts, 100 DHCP messages, 2000 DNS queries\n", "port "+link.PortName("c1", "eth0"))
 
 	s.counters.guard = func(context.Context) ([]guard.Counter, error) {
-		return []guard.Counter{{Name: "quiet"}, {Name: "spoofed-arp", Packets: 3}}, nil
+		return []guard.Counter{{Name: "quiet"}, {Name: "spoofed-arp", Packets: 3}, {Name: "in_mac", Packets: 4}}, nil
 	}
 	s.counters.chain = func(_ context.Context, chain string) ([]filter.RuleCounter, error) {
 		if chain != plan.Name {
@@ -110,7 +110,8 @@ func TestRules(t *testing.T) {
 	for i, r := range plan.Rules {
 		contains(out, fmt.Sprintf("\n  # %s [%d packets, %d bytes]\n  %s\n", r.Why, i, 100*i, strings.TrimPrefix(specs[i], "-A "+plan.Name+" ")))
 	}
-	contains(out, "dropped so far, all ports of the node: spoofed-arp 3\n")
+	contains(out, "dropped so far, all ports of the node: spoofed-arp 3\n", // of another version
+		"dropped so far, all ports of the node: in_mac 4 (the source MAC is not the port's)\n")
 	if strings.Contains(out, "quiet") || strings.Contains(out, "no counters") {
 		t.Errorf("got\n%s", out)
 	}

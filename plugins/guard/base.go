@@ -65,48 +65,6 @@ func sets() []set {
 	}
 }
 
-// The counters, one for each reason for which a frame is dropped: in_ for what a
-// workload sends, out_ for what it would receive, uplink_in_ and uplink_out_ for what
-// would enter and leave by an uplink.
-const (
-	inNoPort     = "in_no_port"     // from a port that is not attached
-	inBPDU       = "in_bpdu"        // to a link-local group address: BPDU, LACP, LLDP
-	inMalformed  = "in_malformed"   // IPv4 header without room for what it announces
-	inDHCPServer = "in_dhcp_server" // sent from the DHCP server's port
-	inDHCPClient = "in_dhcp_client" // DHCP message in the name of another MAC
-	inMAC        = "in_mac"         // source MAC is not the port's
-	inIPv4       = "in_ipv4"        // IPv4 source is not the port's
-	inARP        = "in_arp"         // ARP sender is not the port's, or no plain ARP
-	inEtherType  = "in_ethertype"   // neither IPv4 nor ARP: IPv6, VLAN tags, 802.3
-
-	inARPRate       = "in_arp_rate"       // more ARP than the port's limit
-	inBroadcastRate = "in_broadcast_rate" // more group-addressed frames of other kinds
-	inDHCPRate      = "in_dhcp_rate"      // more to DHCP servers
-	inDNSRate       = "in_dns_rate"       // more to DNS servers
-
-	outNoPort    = "out_no_port"   // to a port that is not attached
-	outAddress   = "out_address"   // unicast IPv4 to an address that is not the port's
-	outARP       = "out_arp"       // ARP that is no plain request or reply
-	outClosed    = "out_closed"    // group-addressed frame to a closed port
-	outEtherType = "out_ethertype" // neither IPv4 nor ARP
-
-	uplinkInMAC      = "uplink_in_mac"      // source MAC of this node or a workload here
-	uplinkInIPv4     = "uplink_in_ipv4"     // IPv4 source of this node's gateway or a workload here
-	uplinkInARP      = "uplink_in_arp"      // ARP sender of the same
-	uplinkInDHCP     = "uplink_in_dhcp"     // DHCP of a network that this node serves
-	uplinkInGateway  = "uplink_in_gateway"  // for a gateway that other nodes have, too
-	uplinkInTags     = "uplink_in_tags"     // tags that hide from these rules what the node would read
-	uplinkOutDHCP    = "uplink_out_dhcp"    // DHCP of a network that this node serves
-	uplinkOutGateway = "uplink_out_gateway" // of or for a gateway that other nodes have, too
-)
-
-func counters() []string {
-	return []string{inNoPort, inBPDU, inMalformed, inDHCPServer, inDHCPClient, inMAC, inIPv4, inARP, inEtherType,
-		inARPRate, inBroadcastRate, inDHCPRate, inDNSRate,
-		outNoPort, outAddress, outARP, outClosed, outEtherType,
-		uplinkInMAC, uplinkInIPv4, uplinkInARP, uplinkInDHCP, uplinkInGateway, uplinkInTags, uplinkOutDHCP, uplinkOutGateway}
-}
-
 // A chain is a sequence of rules; one with a hook is entered by the kernel.
 type chain struct {
 	name  string
