@@ -17,7 +17,7 @@ func TestVerdictOfEachRule(t *testing.T) {
 	requireRoot(t)
 	const fallback, anywhere = "-j FLAT-DROP", "-s 10.0.0.0/24 -j ACCEPT"
 	// The chain's name tells the rule from that for RELATED.
-	own := dispatchTo(network("flat", "10.0.0.0/24", "br100"), row(workloadIP)).Chain + " " + ownAddress + " -j ACCEPT"
+	own := dispatchTo(network("flat", "10.0.0.0/24", "br100"), row(workloadIP)).Chain + " -o br100 " + ownAddress + " -j ACCEPT"
 	// The neighbour stands for another node's gateway.
 	listed := func(n *ipam.Network) { n.Bridge.GatewayAddresses = []netip.Addr{netip.MustParseAddr(neighbourIP)} }
 	web := ingress(ipam.Rule{Protocol: "tcp", Ports: ports(80, 0)})

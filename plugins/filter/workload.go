@@ -20,9 +20,9 @@ func ChainName(network, containerID, ifName string) string {
 }
 
 // ownAddress matches what comes from an address that the interface a packet leaves by
-// has itself: the node's own addresses on the bridge, and none of its others. The
-// kernel looks them up with each packet, so that one added later counts at once, and
-// the plan needs no knowledge of the node.
+// has itself; with the bridge for that interface: the node's own addresses there, and none
+// of its others. The kernel looks them up with each packet, so that one added later counts
+// at once, and the plan needs no knowledge of the node.
 const ownAddress = "-m addrtype --src-type LOCAL --limit-iface-out"
 
 // WorkloadChain plans the chain of r, which must have a holder, on n, which must
@@ -34,6 +34,9 @@ func WorkloadChain(n ipam.Network, r ipam.Reservation) Chain {
 		c.Rules = append(c.Rules, Rule{Match: match, Target: target, Why: why})
 	}
 	subnet := "-s " + n.Pool.Subnet.String()
+	// Without an address on the bridge the node's way to the workload is another interface,
+	// of which it has an address, too.
+	out := "-o " + n.Bridge.Name
 	var gateways []string
 	for _, a := range n.Gateways() {
 		if a.Is4() {
@@ -48,7 +51,7 @@ func WorkloadChain(n ipam.Network, r ipam.Reservation) Chain {
 		for _, gateway := range gateways {
 			add(gateway+" -m conntrack --ctstate RELATED", "ACCEPT", "ICMP errors of the gateway (fragmentation needed, unreachable)")
 		}
-		add("-m conntrack --ctstate RELATED "+ownAddress, "ACCEPT", "the same of the node itself, from an address that it has on the bridge")
+		add(out+" -m conntrack --ctstate RELATED "+ownAddress, "ACCEPT", "the same of the node itself, from an address that it has on the bridge")
 		add(subnet+" -m conntrack --ctstate RELATED", "DROP",
 			"toggle off: an ICMP error of a neighbour that quotes another's flow would pass as related")
 	}
@@ -59,7 +62,7 @@ func WorkloadChain(n ipam.Network, r ipam.Reservation) Chain {
 		add(gateway+" -p udp -m udp --sport 67 --dport 68", "ACCEPT", "DHCP server to client")
 		add(gateway, "ACCEPT", "the gateway")
 	}
-	add(ownAddress, "ACCEPT", "the node, from any address that it has on the bridge, but from no other")
+	add(out+" "+ownAddress, "ACCEPT", "the node, from any address that it has on the bridge, but from no other")
 	if n.Bridge.Published {
 		add("-m conntrack --ctstate DNAT", "ACCEPT", "published: what this node itself sent here by DNAT (hostPort, Service)")
 	}
