@@ -60,7 +60,7 @@ test: need-root ## run every test, as root: unit tests with the race detector, t
 	@echo "make test: every part passed"
 
 # What e2e runs needs the programs built, so unit leaves it out.
-E2E_ONLY = /e2e(/conformance)?$$
+E2E_ONLY = /e2e(/conformance|/seed)?$$
 
 # Tests that need root must not skip here: FLATDHCP_REQUIRE_ROOT turns a skip into a failure.
 unit: bin/tools/cni/.built
@@ -69,13 +69,14 @@ unit: bin/tools/cni/.built
 	@FLATDHCP_REQUIRE_ROOT=1 CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 15m \
 		$$($(GO) list ./... | grep -vE '$(E2E_ONLY)')
 
-e2e: bin/tools/cni/.built build e2e-bin bin/bench bin/benchdhcp
+e2e: bin/tools/cni/.built build e2e-bin bin/bench bin/benchdhcp bin/labctl
 	@echo "== end to end: the programs through cnitool, with real DHCP clients"
 	@! grep -l FLATDHCP_FAULT $(PROGRAMS:%=bin/%) || { echo "a fault point is in a program that is installed"; exit 1; }
-	@rm -f bin/samples
+	@rm -f bin/samples bin/acceptance
 	@FLATDHCP_REQUIRE_ROOT=1 FLATDHCP_BIN=$(CURDIR)/bin/e2e FLATDHCP_CNI_BIN=$(CURDIR)/bin/tools/cni \
-		FLATDHCP_SAMPLES=$(CURDIR)/bin/samples $(GO) test -tags faults -count=1 -timeout 15m -p 1 ./e2e ./e2e/conformance
-	@cat bin/samples
+		FLATDHCP_SAMPLES=$(CURDIR)/bin/samples FLATDHCP_ACCEPTANCE=$(CURDIR)/bin/acceptance \
+		$(GO) test -tags faults -count=1 -timeout 15m -p 1 ./e2e ./e2e/conformance ./e2e/seed
+	@cat bin/samples bin/acceptance
 
 # What takes too long for every change; make test runs a sample of it and says which.
 soak: need-root bin/tools/cni/.built build e2e-bin ## as root: each way, and moment, in which ADD and DEL can fail (make test runs a part)

@@ -1,0 +1,107 @@
+package seed
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/flatdhcp/flatdhcp/e2e/lab"
+)
+
+// bridgeCases: MACs of bridges and ports, and who answers for the gateway's address.
+var bridgeCases = []testCase{
+	{id: "I1", action: "a port with a MAC lower than the uplink's joins br100", run: (*scene).lowerMAC},
+	{id: "I2", action: "the host's end of vm1's port has a MAC of its own", run: (*scene).portMAC},
+	{id: "J1", action: "vm1 and vm3 ask for their gateway by ARP", run: (*scene).askForGateway},
+}
+
+func (n *node) mac(ifName string) string {
+	n.s.t.Helper()
+	return strings.TrimSpace(n.run("cat", "/sys/class/net/"+ifName+"/address"))
+}
+
+// lowerMAC: a bridge whose MAC was never set takes its lowest port's; ours was.
+func (s *scene) lowerMAC() outcome {
+	s.t.Helper()
+	const low = "02:00:00:00:00:01"
+	join := func(bridge string) (before, after string) {
+		s.t.Helper()
+		before = s.compute1.mac(bridge)
+		s.compute1.run("ip", "link", "add", "low0", "address", low, "type", "veth", "peer", "name", "low1")
+		s.compute1.run("ip", "link", "set", "low0", "master", bridge, "up")
+		after = s.compute1.mac(bridge)
+		s.compute1.run("ip", "link", "del", "low0")
+		return before, after
+	}
+	before, after := join("br100")
+	o := outcome{expected: "unchanged", observed: word(before == after, "unchanged", before+" became "+after)}
+	s.compute1.run("ip", "link", "add", "plain", "type", "bridge")
+	if _, after := join("plain"); after != low {
+		o.fault("the control: a bridge without a MAC of its own has %s", after)
+	}
+	s.compute1.run("ip", "link", "del", "plain")
+	o.decided = "br100's MAC is set (" + before + "); a bridge without takes " + low
+	return o
+}
+
+// portMAC: peers reach vm1 although the host's end has another MAC, which the bridge's
+// table keeps apart.
+func (s *scene) portMAC() outcome {
+	s.t.Helper()
+	o := outcome{expected: "answered"}
+	port := s.compute1.mac(s.vm1.port())
+	if port == s.vm1.mac.String() {
+		o.fault("both ends have the MAC %s", port)
+	}
+	o.observed = word(s.ping(s.gatewayNode(), s.vm1.addr, true), "answered", "dropped")
+	fdb := s.compute1.run("bridge", "fdb", "show", "dev", s.vm1.port())
+	for _, want := range []string{port + " ", s.vm1.mac.String() + " "} {
+		if !strings.Contains(fdb, want) {
+			o.fault("the bridge's table is without %s:\n%s", want, fdb)
+		}
+	}
+	o.decided = fmt.Sprintf("bridge table: %s is the host's end, %s is behind it", port, s.vm1.mac)
+	return o
+}
+
+// askForGateway counts the answers. Each host answers for its own address on the management
+// network after it has answered, or not, for the gateway's: so none is still under way.
+func (s *scene) askForGateway() outcome {
+	s.t.Helper()
+	o := outcome{expected: "one answer each, of its own gateway"}
+	ask := func(w *workload, g *node, addr string) {
+		s.t.Helper()
+		tap := s.tap(w, "eth0")
+		answers := described("ARP, Reply " + addr + " is-at ")
+		if err := tap.Send(arpRequest(w, addr)); err != nil {
+			s.t.Fatal(err)
+		}
+		var got []string
+		for _, n := range s.nodes() {
+			if err := tap.Send(arpRequest(w, management[n.Name()].String())); err != nil {
+				s.t.Fatal(err)
+			}
+			frames, err := tap.Until(s.within(), described("ARP, Reply "+management[n.Name()].String()+" is-at "))
+			if err != nil {
+				s.t.Fatalf("%s does not answer: %v", n.Name(), err)
+			}
+			for _, f := range frames {
+				if answers(f) {
+					got = append(got, lab.Describe(f))
+				}
+			}
+		}
+		want := "ARP, Reply " + addr + " is-at " + g.mac("br100")
+		if len(got) != 1 || got[0] != want {
+			o.fault("%s got %q, want %q", w.name, got, want)
+		}
+	}
+	ask(s.vm1, s.gatewayNode(), gateway.String())
+	if s.shape.multi {
+		ask(s.vm3, s.compute2, s.compute2.keys["ipam.gateway"].(string))
+	} else {
+		ask(s.vm3, s.controller, gateway.String())
+	}
+	o.observed = word(len(o.faults) == 0, o.expected, "other answers")
+	o.decided = "one host has the address"
+	return o
+}

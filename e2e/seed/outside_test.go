@@ -1,0 +1,78 @@
+package seed
+
+import (
+	"github.com/flatdhcp/flatdhcp/e2e/lab"
+)
+
+// outsideCases: the world beyond the gateway.
+var outsideCases = []testCase{
+	{id: "E1", action: "vm1 pings outside", run: (*scene).toOutside},
+	{id: "E2", action: "vm1 pings outside, net.ipv4.ip_forward=0 on the gateway", run: (*scene).withoutForwarding},
+	{id: "E3", action: "outside pings vm1 by the gateway", run: (*scene).fromOutside},
+	{id: "E4", action: "vm1 pings eth1's address of compute-1", run: func(s *scene) outcome {
+		// Nothing filters what a workload sends to a host.
+		return accepts(answered, s.vm1.established(), func(expected bool) bool { return s.ping(s.vm1, management["compute-1"], expected) })
+	}},
+}
+
+// toOutside: the gateway gives the packet its own address, and the answer belongs to what
+// vm1 began.
+func (s *scene) toOutside() outcome {
+	s.t.Helper()
+	g := s.gatewayNode()
+	capture := s.watch(s.outside.At("eth1"))
+	nat := g.ruleLike("nat FLAT-POSTROUTING ", "-j MASQUERADE")
+	masqueraded, replied := nat.count(), s.vm1.established().count()
+	words := [2]string{"answered, seen as " + g.Name(), "dropped"}
+	o := outcome{expected: words[0], observed: word(s.ping(s.vm1, outsideAddr, true), words[0], words[1])}
+	o.decidedBy(nat, masqueraded)
+	o.decidedBy(s.vm1.established(), replied)
+	want := "IP " + management[g.Name()].String() + " > " + outsideAddr.String() + ": ICMP echo request"
+	seen := s.sightings(capture)
+	if len(lab.Where(seen, described(want))) == 0 {
+		o.fault("%q was not seen outside: %v", want, seen)
+	}
+	return o
+}
+
+// withoutForwarding: the request reaches the gateway and no further. E1 is the control.
+func (s *scene) withoutForwarding() outcome {
+	s.t.Helper()
+	g := s.gatewayNode()
+	g.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=0")
+	defer g.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+	capture := s.watch(g.At("br100"), g.At("eth1"))
+	o := outcome{expected: "dropped", observed: word(s.ping(s.vm1, outsideAddr, false), "answered", "dropped")}
+	// What came after it was handled, so it was, too.
+	if !s.ping(s.vm1, gateway, true) {
+		o.fault("vm1 does not reach the gateway itself")
+	}
+	seen := s.sightings(capture)
+	where := lab.Where(seen, func(f []byte) bool {
+		return described("IP "+s.vm1.addr.String()+" > "+outsideAddr.String())(f) || described("IP "+management[g.Name()].String()+" > "+outsideAddr.String()+": ICMP")(f)
+	})
+	if len(where) != 1 || where[0] != g.Name()+" br100" {
+		o.fault("the request was seen at %q, want the gateway's br100 alone", where)
+	}
+	o.decided = "the kernel of " + g.Name() + ": the request was seen at its br100, and not at its eth1 (control: E1)"
+	return o
+}
+
+// fromOutside: the end of vm1's chain drops it, until an ingress rule allows the source.
+func (s *scene) fromOutside() outcome {
+	s.t.Helper()
+	route := s.routeBack()
+	defer route()
+	before := s.vm1.fallback().count()
+	o := outcome{expected: "dropped", observed: word(s.ping(s.outside, s.vm1.addr, false), "answered", "dropped")}
+	o.decidedBy(s.vm1.fallback(), before)
+	s.compute1.apply(icmpFromManagement)
+	defer s.compute1.apply(noIngress)
+	ingress := s.vm1.chainRule("-s 192.168.56.0/24 -p icmp -j ACCEPT")
+	before = ingress.count()
+	if !s.ping(s.outside, s.vm1.addr, true) {
+		o.fault("the control: with an ingress rule it is not answered either")
+	}
+	o.decidedBy(ingress, before)
+	return o
+}
