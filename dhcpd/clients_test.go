@@ -264,23 +264,57 @@ func TestDhclient(t *testing.T) {
 			t.Error("no NAK")
 		}
 	})
-	t.Run("renewal by unicast", func(t *testing.T) {
+	t.Run("a moved reservation: refused at the first renewal, then the new address", func(t *testing.T) {
 		t.Parallel()
-		// T1 comes after four seconds, and the client then has four more.
-		n, c, d := clientNode(t, func(r *ipam.Network) { r.Bridge.LeaseTime = ipam.Duration(8 * time.Second) })
-		observer := n.Station(t, "br100")
+		lease := func(r *ipam.Network) { r.Bridge.LeaseTime = ipam.Duration(16 * time.Second) }
+		n, c, d := clientNode(t, lease)
 		c.dhclient(t)
 		c.event(t, "BOUND", 1)
-		discovers := strings.Count(d.log.String(), "DHCPDISCOVER")
+		n.release(t, "cirros")
+		n.reserve(t, "moved", known, netip.MustParseAddr("10.0.0.44"), lease)
+		if got := c.event(t, "BOUND", 2); !strings.Contains(got, "ip=10.0.0.44 ") {
+			t.Errorf("got %s, want 10.0.0.44", got)
+		}
+		if !strings.Contains(d.log.String(), "DHCPNAK(br100) 10.0.0.2 fa:16:3e:00:00:02 wrong address") {
+			t.Error("no NAK")
+		}
+	})
+	t.Run("renewal by unicast after a restart, rebinding after another", func(t *testing.T) {
+		t.Parallel()
+		// T1 comes after some 15 seconds, T2 after some 27.
+		n, c, d := clientNode(t, func(r *ipam.Network) { r.Bridge.LeaseTime = ipam.Duration(32 * time.Second) })
+		observer := n.Station(t, "br100")
+		asked := func(to netip.Addr) {
+			t.Helper()
+			if _, err := observer.Receive(2*patience, func(r *testnet.Received) bool {
+				return r.MessageType() == dhcpv4.MessageTypeRequest && r.To == to && r.ClientIPAddr.Equal(reserved.AsSlice())
+			}); err != nil {
+				t.Fatalf("a request to %s: %v", to, err)
+			}
+		}
+		restart := func() {
+			t.Helper()
+			d = n.start(t)
+			d.serving(t, 1)
+		}
+		unbroken := func() {
+			t.Helper()
+			if s := d.log.String(); strings.Contains(s, "DHCPDISCOVER") || strings.Contains(s, "DHCPNAK") {
+				t.Error("the client had to begin anew")
+			}
+		}
+		c.dhclient(t)
+		c.event(t, "BOUND", 1)
+		d.stop(t)
+		restart()
+		asked(gateway)
 		c.event(t, "RENEW", 1)
-		if _, err := observer.Receive(patience, func(r *testnet.Received) bool {
-			return r.MessageType() == dhcpv4.MessageTypeRequest && r.To == gateway && r.ClientIPAddr.Equal(reserved.AsSlice())
-		}); err != nil {
-			t.Errorf("a renewal sent to the gateway: %v", err)
-		}
-		if strings.Count(d.log.String(), "DHCPDISCOVER") != discovers {
-			t.Error("the lease was not simply renewed")
-		}
+		unbroken()
+		d.stop(t)
+		asked(testnet.BroadcastIP) // nobody heard its renewals
+		restart()
+		c.event(t, "RENEW", 2) // dhclient calls both so
+		unbroken()
 	})
 }
 
