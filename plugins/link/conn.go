@@ -99,6 +99,37 @@ func (c *conn) deleteLink(index int) error {
 	return err
 }
 
+// dropLink is deleteLink that returns as soon as no such link is there any more. The kernel
+// holds whoever removes one for a grace period longer (netdev_run_todo), some 8 ms of an
+// idle node, in which it frees what nobody can see: that wait goes on in the background, and
+// a process that ends meanwhile ends behind it.
+func (c *conn) dropLink(ctx context.Context, index int) error {
+	remover, err := dial(ctx)
+	if err != nil {
+		return err
+	}
+	removed := make(chan error, 1)
+	go func() {
+		removed <- remover.deleteLink(index)
+		remover.close()
+	}()
+	for step := 100 * time.Microsecond; ; step = min(2*step, 2*time.Millisecond) {
+		if err := pause(ctx, step); err != nil {
+			return err
+		}
+		select {
+		case err := <-removed:
+			return err
+		default:
+		}
+		if _, err := c.deviceAt(index); errors.Is(err, unix.ENODEV) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("looking whether it is gone: %w", err)
+		}
+	}
+}
+
 // noIPv6Address returns the attribute that keeps the kernel from giving a link an
 // IPv6 link-local address, and so from probing for it (DAD) and for routers (RS).
 // The kernel takes it for links that exist only, not in the request that makes one.

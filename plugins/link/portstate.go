@@ -91,7 +91,8 @@ func flag(on bool) []byte {
 }
 
 // DeletePort removes a port, and with it the container's end, wherever that is, and
-// the bridge's entries for it. The kernel is done with both when it returns. A missing
+// the bridge's entries for it. When it returns there is no such link any more and no frame
+// of it under way; the kernel may still be freeing both ends, see dropLink. A missing
 // port is no error; a device that is no veth is refused.
 func DeletePort(ctx context.Context, name string) error {
 	if err := checkPortName(name); err != nil {
@@ -106,7 +107,7 @@ func DeletePort(ctx context.Context, name string) error {
 	if err != nil || !ok {
 		return err
 	}
-	if err := c.deleteLink(d.index); err != nil {
+	if err := c.dropLink(ctx, d.index); err != nil {
 		return fmt.Errorf("removing port %s: %w", name, err)
 	}
 	return nil
