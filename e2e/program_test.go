@@ -19,17 +19,23 @@ type brokenProgram struct {
 	need         inject.Plan // without which it is not run
 }
 
-// unreadable keeps the reader of nft's tables from reading, so that iptables-save is run.
-var unreadable = inject.Plan{
-	Kinds: []inject.Kind{inject.Request}, At: 1, On: true, Errno: unix.EPERM,
-	Only: func(c inject.Call) bool { return c.What == "NFT_MSG_GETCHAIN" }, // no dump: the guard's is one
+// unreadable keeps the reader of nft's tables from reading: then ADD runs iptables-save, and
+// DEL, which otherwise runs no program, that and iptables-restore.
+func unreadable(request string) inject.Plan {
+	return inject.Plan{
+		Kinds: []inject.Kind{inject.Request}, At: 1, On: true, Errno: unix.EPERM,
+		Only: func(c inject.Call) bool { return c.What == request },
+	}
 }
 
-func brokenPrograms() (list []brokenProgram) {
+func brokenPrograms(verb string) (list []brokenProgram) {
 	for _, name := range []string{"iptables", "iptables-save", "iptables-restore"} {
 		p := brokenProgram{name: name, code: 5}
-		if name == "iptables-save" {
-			p.need = unreadable
+		switch {
+		case verb == "ADD" && name == "iptables-save":
+			p.need = unreadable("NFT_MSG_GETCHAIN") // no dump: the guard's is one
+		case verb == "DEL" && name != "iptables":
+			p.need = unreadable("NFT_MSG_GETRULE (dump)")
 		}
 		add := func(script, says string, code uint) {
 			p := p
@@ -64,12 +70,34 @@ func TestEveryProgramThatFails(t *testing.T) {
 			t.Parallel()
 			s := newSubject(t)
 			s.n.alternatives("nft")
-			for _, p := range sample(t, "programs that fail", 5, brokenPrograms()) {
+			for _, p := range sample(t, "programs that fail", 5, brokenPrograms(verb)) {
 				t.Run(p.name+"/"+p.script, func(t *testing.T) { s.on(t).mends(verb, p) })
 			}
 			s.finish()
 		})
 	}
+}
+
+// With the nft back end DEL runs no program at all: each start takes milliseconds.
+func TestDetachingRunsNoProgram(t *testing.T) {
+	t.Parallel()
+	s := newSubject(t)
+	s.n.alternatives("nft")
+	for verb, runs := range map[string]bool{"ADD": true, "DEL": false} {
+		s.during(verb)
+		if verb == "DEL" {
+			s.must("ADD")
+		}
+		report, out, err := s.injected(verb, inject.Plan{Kinds: []inject.Kind{inject.Execve}})
+		if err != nil {
+			t.Fatalf("%s: %v, %s", verb, err, out)
+		}
+		if (len(report.Calls) > 0) != runs {
+			t.Errorf("%s runs %v", verb, report.Calls)
+		}
+		s.must("DEL")
+	}
+	s.finish()
 }
 
 func (s *subject) mends(verb string, p brokenProgram) {

@@ -105,12 +105,29 @@ func (n *Node) force(ctx context.Context, networks []ipam.Network, changes []rul
 		}
 		in = append(in, filter.Attached{Network: c.Network, Row: c.Row})
 	}
+	if n.takeOut(ctx, gone, out) {
+		gone, out = nil, nil
+	}
 	return guard.DetachThen(ctx, gone, func() error {
 		if err := n.Filter.AttachAll(ctx, given(networks), in); err != nil {
 			return err
 		}
 		return n.Filter.DetachAll(ctx, out)
 	})
+}
+
+// takeOut removes ports from the guard and rows' chains in one transaction, where it can
+// be done without a program. false = nothing has changed.
+func (n *Node) takeOut(ctx context.Context, ports []string, rows []filter.Attached) bool {
+	removal, ok := n.Filter.Removal(ctx, rows)
+	if !ok {
+		return false
+	}
+	err := guard.DetachWith(ctx, ports, removal)
+	if err != nil {
+		n.Log.Debug("taking out rules without iptables was refused: they go with it", "error", err)
+	}
+	return err == nil
 }
 
 // recordOf returns the stored record of a network with a bridge of ours.

@@ -12,6 +12,8 @@ type batch struct {
 	sections map[string]*section // by table
 	seen     map[string]bool     // chains declared
 	changes  []string            // what it does, a line a chain, for people
+	taken    []takenRule         // the rules that takeOut deletes
+	more     bool                // it does more than take rules and chains out
 }
 
 // section is what a batch does to one table. All chains that it writes or removes are
@@ -56,6 +58,7 @@ func (b *batch) declare(chain string) {
 // create makes a chain that must not exist yet: if it does by then, the
 // transaction fails, where declaring it would empty it.
 func (b *batch) create(chain string, specs []string) {
+	b.more = true
 	s := b.of(chain)
 	s.created = append(s.created, chain)
 	b.add(chain, specs)
@@ -68,6 +71,7 @@ func (b *batch) write(chain string, specs []string) {
 }
 
 func (b *batch) add(chain string, specs []string) {
+	b.more = true
 	s := b.of(chain)
 	for _, spec := range specs {
 		s.rules = append(s.rules, "-A "+chain+" "+spec)
@@ -77,15 +81,17 @@ func (b *batch) add(chain string, specs []string) {
 
 // putIn makes spec the rule number position (from 1) of a chain that exists.
 func (b *batch) putIn(chain string, position int, spec string) {
+	b.more = true
 	s := b.of(chain)
 	s.rules = append(s.rules, fmt.Sprintf("-I %s %d %s", chain, position, spec))
 	b.changes = append(b.changes, chain+": rule added")
 }
 
-// takeOut deletes one rule of a chain that exists.
-func (b *batch) takeOut(chain, spec string) {
+// takeOut deletes one rule of a node that exists.
+func (b *batch) takeOut(chain string, r seenRule) {
 	s := b.of(chain)
-	s.rules = append(s.rules, "-D "+chain+" "+spec)
+	s.rules = append(s.rules, "-D "+chain+" "+r.nodeSpec())
+	b.taken = append(b.taken, takenRule{chain, r.handle})
 	b.changes = append(b.changes, chain+": rule removed")
 }
 
@@ -118,6 +124,7 @@ func (b *batch) jumpFirst(builtin, target string, present int) {
 }
 
 func (b *batch) unjump(builtin, target string, present int) {
+	b.more = true
 	s := b.of(builtin)
 	s.jumps = append(s.jumps, slices.Repeat([]string{"-D " + builtin + " -j " + target}, present)...)
 }

@@ -109,7 +109,7 @@ func attachPath(b *batch, s *seen, subnet netip.Prefix, own Dispatch) error {
 		case !sameNode(wanted, rules):
 			for _, r := range rules {
 				if r.dst == to.dst {
-					b.takeOut(name, r.nodeSpec())
+					b.takeOut(name, r)
 				}
 			}
 			b.putIn(name, 1+slices.Index(wanted, to), to.nodeSpec())
@@ -177,7 +177,7 @@ func prune(b *batch, nodes map[string][]seenRule) {
 func takeOutIf(b *batch, node string, rules []seenRule, goes func(seenRule) bool) (kept []seenRule) {
 	for _, r := range rules {
 		if goes(r) {
-			b.takeOut(node, r.nodeSpec())
+			b.takeOut(node, r)
 		} else {
 			kept = append(kept, r)
 		}

@@ -36,6 +36,8 @@ func decodeRule(b []byte) (seenRule, error) {
 	d := ruleDecoder{rule: seenRule{plain: true}}
 	for attrs.Next() {
 		switch attrs.Type() {
+		case unix.NFTA_RULE_HANDLE:
+			d.rule.handle = attrs.Uint64()
 		case unix.NFTA_RULE_EXPRESSIONS:
 			attrs.Nested(d.expressions)
 		case unix.NFTA_RULE_USERDATA:

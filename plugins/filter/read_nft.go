@@ -204,13 +204,18 @@ func (n *nftConn) ask(kind uint16, family byte, flags netlink.HeaderFlags, attrs
 	if err != nil {
 		return nil, err
 	}
-	return n.c.Execute(netlink.Message{
+	return n.c.Execute(nftMessage(kind, family, flags, data))
+}
+
+// nftMessage is a request to nf_tables.
+func nftMessage(kind uint16, family byte, flags netlink.HeaderFlags, attrs []byte) netlink.Message {
+	return netlink.Message{
 		Header: netlink.Header{
 			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind),
 			Flags: netlink.Request | flags,
 		},
-		Data: append([]byte{family, unix.NFNETLINK_V0, 0, 0}, data...),
-	})
+		Data: append([]byte{family, unix.NFNETLINK_V0, 0, 0}, attrs...),
+	}
 }
 
 func attributes(m netlink.Message) (*netlink.AttributeDecoder, error) {

@@ -79,7 +79,10 @@ func TestReadersAgree(t *testing.T) {
 					t.Errorf("depth %d: %q was read as %d rules", level, c.args, len(got))
 					continue
 				}
-				got[0].spec = ""
+				if known := got[0].handle != 0; known != (k.backend == BackendNFT && level < text) {
+					t.Errorf("depth %d: %q has handle %d", level, c.args, got[0].handle)
+				}
+				got[0].spec, got[0].handle = "", 0
 				if !c.want.plain { // then only this, and the comment, matters
 					got[0].dst, got[0].jump, c.want.dst, c.want.jump = none, "", none, ""
 				}

@@ -37,6 +37,7 @@ type seenRule struct {
 	comment string
 	plain   bool   // a jump, and nothing but dst beside it
 	spec    string // at depth text: the rule behind "-A CHAIN "
+	handle  uint64 // nf_tables' own name for it, never used again in its table; 0 = not known
 }
 
 // isKnown says whether readers tell a jump to chain from other rules.

@@ -153,23 +153,26 @@ func DetachThen(ctx context.Context, portNames []string, next func() error) erro
 }
 
 func (c *conn) detach(portName string) error {
-	return c.transact(func(b *batch) error {
-		old, err := c.ofPort(portName)
-		if err == nil && len(old) == 0 {
-			// Nothing recorded, but what was put in by hand goes as well.
-			old, err = c.scan(portName)
-		}
-		if err != nil {
-			return err
-		}
-		// The same MAC or address may be another port's by now, whose ADD came before
-		// this DEL.
-		others, err := c.othersOf(old)
-		b.deleteElements(slices.DeleteFunc(old, func(e element) bool {
-			return slices.ContainsFunc(others, func(o element) bool { return o.set == e.set && o.key == e.key })
-		}))
+	return c.transact(func(b *batch) error { return c.detachIn(b, portName) })
+}
+
+// detachIn adds to b what removes a port's elements.
+func (c *conn) detachIn(b *batch, portName string) error {
+	old, err := c.ofPort(portName)
+	if err == nil && len(old) == 0 {
+		// Nothing recorded, but what was put in by hand goes as well.
+		old, err = c.scan(portName)
+	}
+	if err != nil {
 		return err
-	})
+	}
+	// The same MAC or address may be another port's by now, whose ADD came before
+	// this DEL.
+	others, err := c.othersOf(old)
+	b.deleteElements(slices.DeleteFunc(old, func(e element) bool {
+		return slices.ContainsFunc(others, func(o element) bool { return o.set == e.set && o.key == e.key })
+	}))
+	return err
 }
 
 // Apply makes the whole table what NewPlan(segments, ports) says, in one
