@@ -28,7 +28,6 @@ const (
 // later are the cases whose feature this version does not have.
 var later = []string{
 	"H2 in the shape single-host: rows with requested MACs, exported to the gateway (flatctl export)",
-	"F1: metadata",
 	"J1 with one shared gateway, J2: gatewayShared, uplinkDHCP",
 }
 

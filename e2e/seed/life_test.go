@@ -106,6 +106,7 @@ func (s *scene) restart() outcome {
 				s.t.Fatal(err)
 			}
 			n.serve()
+			n.serving()
 		}
 		n.apply(nil)
 	}

@@ -38,6 +38,7 @@ func (s *scene) neighbour(from, to *workload) outcome {
 func (s *scene) withoutNetfilter() outcome {
 	s.t.Helper()
 	o := outcome{expected: "CHECK refuses, ADD repairs"}
+	defer s.compute1.paused()() // it would repair it before CHECK sees it
 	p := s.pathTo(s.vm2, s.vm1)
 	passes := func() bool { return p.passes(s.echo(s.vm2.endpoint(), s.vm1.endpoint())) }
 	s.compute1.run("ip", "link", "set", "br100", "type", "bridge", "nf_call_iptables", "0")

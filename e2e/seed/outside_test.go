@@ -1,6 +1,11 @@
 package seed
 
 import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+
 	"github.com/flatdhcp/flatdhcp/e2e/lab"
 )
 
@@ -13,7 +18,44 @@ var outsideCases = []testCase{
 		// Nothing filters what a workload sends to a host.
 		return accepts(answered, s.vm1.established(), func(expected bool) bool { return s.ping(s.vm1, management["compute-1"], expected) })
 	}},
+	{id: "F1", action: "vm1 gets http://169.254.169.254/latest/meta-data/local-ipv4", run: (*scene).metadata},
 }
+
+// metadata asks a server on the gateway's management address that knows who asks by the
+// address alone.
+func (s *scene) metadata() outcome {
+	s.t.Helper()
+	g := s.gatewayNode()
+	var l net.Listener
+	if err := g.Do(func() (err error) {
+		l, err = net.Listen("tcp4", g.metadata())
+		return err
+	}); err != nil {
+		s.t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/latest/meta-data/local-ipv4", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprint(w, netip.MustParseAddrPort(r.RemoteAddr).Addr())
+	})
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: patience}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = server.Serve(l) }() // says that it was closed
+	defer func() { _ = server.Close(); <-done }()
+
+	dnat := g.ruleLike("nat FLAT-PREROUTING ", "-j DNAT --to-destination "+g.metadata())
+	before := dnat.count()
+	out, _, err := s.vm1.Run(s.within(), "busybox", "wget", "-q", "-O", "-", "http://169.254.169.254/latest/meta-data/local-ipv4")
+	o := outcome{expected: "served as 10.0.0.2", observed: "served as " + out}
+	if err != nil {
+		o.observed = "not served"
+		o.fault("%v", err)
+	}
+	o.decidedBy(dnat, before)
+	return o
+}
+
+// metadata is where the node's metadata server listens.
+func (n *node) metadata() string { return management[n.Name()].String() + ":8775" }
 
 // toOutside: the gateway gives the packet its own address, and the answer belongs to what
 // vm1 began.
@@ -39,6 +81,7 @@ func (s *scene) toOutside() outcome {
 func (s *scene) withoutForwarding() outcome {
 	s.t.Helper()
 	g := s.gatewayNode()
+	defer g.paused()() // it would let the node route again
 	g.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=0")
 	defer g.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
 	capture := s.watch(g.At("br100"), g.At("eth1"))

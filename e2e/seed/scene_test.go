@@ -5,9 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
+	"os"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -67,11 +72,12 @@ func newScene(t *testing.T, sh shape, open bool) *scene {
 	}
 	s.outside = s.lab.Host("outside")
 	s.controller, s.compute1, s.compute2 = s.node("controller"), s.node("compute-1"), s.node("compute-2")
-	// The seed's controller has workloads of others, too.
-	s.controller.join("vm0")
-	s.vm1 = s.compute1.join("vm1")
+	s.vm1 = s.compute1.attach("vm1", lab.CNIOptions{})
 	s.vm2 = s.compute1.attach("vm2", lab.CNIOptions{})
-	s.vm3 = s.compute2.join("vm3")
+	s.vm3 = s.compute2.attach("vm3", lab.CNIOptions{})
+	for _, n := range s.nodes() {
+		n.run("ip", "link", "set", "eth2", "master", "br100")
+	}
 	for _, w := range []*workload{s.vm1, s.vm2, s.vm3} {
 		w.boot()
 	}
@@ -86,18 +92,14 @@ func (s *scene) node(name string) *node {
 	// The bridge's own flag must do: others set the sysctl to 0.
 	n.run("sysctl", "-q", "-w", "net.bridge.bridge-nf-call-iptables=0")
 	if n.keys["isGateway"] == nil {
+		n.configure(keys{"metadata": n.metadata()})
+		// The gateway's side needs no workload, only a record. On the others the first ADD
+		// makes the bridge.
+		n.apply(nil)
 		n.serve()
+		n.serving()
 	}
 	return n
-}
-
-// join attaches the node's first workload, which brings up its bridge, and joins that to
-// the flat network.
-func (n *node) join(workload string) *workload {
-	n.s.t.Helper()
-	w := n.attach(workload, lab.CNIOptions{})
-	n.run("ip", "link", "set", "eth2", "master", "br100")
-	return w
 }
 
 // serve starts the node's daemon.
@@ -126,6 +128,23 @@ func (n *node) serving() {
 	if _, _, err := n.dhcpd.WaitLine(n.s.within(), 0, "DHCP, static leases only on "); err != nil {
 		n.s.t.Fatal(err)
 	}
+}
+
+// paused keeps the node's daemon, if one runs, from mending what a case damages, until the
+// function that it returns is called.
+func (n *node) paused() func() {
+	n.s.t.Helper()
+	signal := func(sig os.Signal) {
+		n.s.t.Helper()
+		if n.dhcpd == nil {
+			return
+		}
+		if err := n.dhcpd.Signal(sig); err != nil {
+			n.s.t.Fatal(err)
+		}
+	}
+	signal(syscall.SIGSTOP)
+	return func() { n.s.t.Helper(); signal(syscall.SIGCONT) }
 }
 
 // gatewayNode is the host that is vm1's gateway.
@@ -168,8 +187,60 @@ func (n *node) configure(change keys) {
 // apply changes keys of the node's conflist and puts it in force, as an administrator does.
 func (n *node) apply(change keys) {
 	n.s.t.Helper()
+	if n.dhcpd == nil || change == nil {
+		n.configure(change)
+		n.run("flatctl", "apply", lab.ConflistPath(network))
+		return
+	}
+	before := n.reconciled()
 	n.configure(change)
 	n.run("flatctl", "apply", lab.ConflistPath(network))
+	// The daemon looks at the rules, too, and must not do so when a case has taken one out.
+	ctx := n.s.within()
+	for n.reconciled() == before {
+		select {
+		case <-ctx.Done():
+			n.s.t.Fatalf("waiting for flat-dhcpd on %s to see the change: %v", n.Name(), ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// reconciled is how often the node's daemon has looked at rules because a record changed.
+func (n *node) reconciled() int {
+	n.s.t.Helper()
+	socket := fmt.Sprintf("/proc/%d/root/run/flatdhcp/flat-dhcpd.sock", n.dhcpd.PID())
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+	}}
+	request, err := http.NewRequestWithContext(n.s.within(), http.MethodGet, "http://flat-dhcpd/metrics", nil)
+	if err != nil {
+		n.s.t.Fatal(err)
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		n.s.t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		n.s.t.Fatal(err)
+	}
+	sum := 0
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "flatdhcp_reconciles_total{"); ok {
+			_, value, _ := strings.Cut(rest, "} ")
+			count, err := strconv.Atoi(strings.TrimSpace(value))
+			if err != nil {
+				n.s.t.Fatalf("reading %q: %v", line, err)
+			}
+			sum += count
+		}
+	}
+	return sum
 }
 
 // run runs a program that must succeed, and returns what it printed.
