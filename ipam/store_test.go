@@ -98,7 +98,7 @@ func mustConfigure(t testing.TB, d *Dir, n Network) *Store {
 }
 
 var equal = cmp.Options{
-	cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}),
+	cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{}),
 	cmpopts.EquateEmpty(),
 }
 
