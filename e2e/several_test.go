@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -154,4 +155,50 @@ func oneNetworkTwice(t *testing.T, chained []keys) {
 	reached(b)
 	b.del()
 	n.unchanged(none, "a container in one network twice")
+}
+
+// A DHCP client on a container's second network is told of no router if the container had a
+// default route when it was attached, so that what it configures does not take its place; one
+// that had none is, and where isDefaultGateway says so both are.
+func TestSecondNetworkByDHCPLeavesTheDefaultRoute(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, nil)
+	second := n.secondNetwork(keys{"addressing": "dhcp"})
+	router := netip.MustParseAddr("10.9.0.1")
+	d := n.daemon()
+	net1 := lab.CNIOptions{IfName: "net1"}
+	vm := func(name string) *lab.VM {
+		t.Helper()
+		v, err := n.VM(n.within(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	both, alone := vm("both"), vm("alone")
+	n.attachTo(both.Container, lab.CNIOptions{})
+	routes := n.defaultRoutes(both.Container)
+	if !strings.Contains(routes, "via 10.0.0.1 dev eth0") {
+		t.Fatalf("the first network's default route is %q", routes)
+	}
+	other, single := second.attachTo(both.Container, net1), second.attachTo(alone.Container, net1)
+	if _, _, err := d.WaitLine(n.within(), 0, "DHCP, static leases only on 10.9.0."); err != nil {
+		t.Fatal(err)
+	}
+	if lease := other.boot(both); lease.Router.IsValid() || lease.Addr.Addr() != other.addr {
+		t.Errorf("beside another default route: %+v", lease)
+	}
+	if got := n.defaultRoutes(both.Container); got != routes {
+		t.Errorf("the default route is %q, was %q", got, routes)
+	}
+	if lease := single.boot(alone); lease.Router != router {
+		t.Errorf("the control, without another default route: %+v", lease)
+	}
+	other.checked()
+
+	second.configure(keys{"isDefaultGateway": true})
+	n.run("flatctl", "apply", lab.ConflistPath(second.network))
+	if lease := other.boot(both); lease.Router != router {
+		t.Errorf("with isDefaultGateway true: %+v", lease)
+	}
 }

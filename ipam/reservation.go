@@ -66,6 +66,9 @@ type Holder struct {
 	// Ported says that flat-bridge made (or will make) a port for it: its death is
 	// then the port's absence, never the path's.
 	Ported bool `json:"ported,omitempty"`
+	// OtherDefaultRoute says that the container had a default route by another interface
+	// when it was attached.
+	OtherDefaultRoute bool `json:"otherDefaultRoute,omitempty"`
 }
 
 // Reservation is one row of the store. The address is its key.

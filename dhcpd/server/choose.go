@@ -8,6 +8,9 @@ func (r *Reply) lookup(code byte) (option, bool) {
 	if o, ok := r.row.Options.Get(code); ok {
 		return option{o.Code, o.Value}, len(o.Value) > 0
 	}
+	if h := r.row.Holder; code == optRouter && h != nil && h.OtherDefaultRoute {
+		return r.scope.second, len(r.scope.second.value) > 0
+	}
 	return r.scope.configured(code)
 }
 

@@ -31,7 +31,7 @@ func set(t testing.TB, list ...string) (s dhcpoption.Set) {
 // 54, 51, 58, 59 and 1 are always there and in front; the table has what follows.
 func TestOptionsChosen(t *testing.T) {
 	const front = "53 54 51 58 59 1"
-	withheld := false
+	withheld, given := false, true
 	routes := func(n *ipam.Network) {
 		n.Pool.Routes = []ipam.Route{
 			{Dst: netip.MustParsePrefix("0.0.0.0/0")},
@@ -43,6 +43,7 @@ func TestOptionsChosen(t *testing.T) {
 		network []string // dhcpOptions
 		change  func(*ipam.Network)
 		row     []string // the reservation's
+		second  bool     // the container had a default route before
 		binding Binding
 		ask     []byte // option 55; nil = none
 		want    string // codes
@@ -90,6 +91,16 @@ func TestOptionsChosen(t *testing.T) {
 				n.Bridge.IsDefaultGateway = &withheld
 				n.Pool.Routes = []ipam.Route{{Dst: netip.MustParsePrefix("0.0.0.0/0"), GW: netip.MustParseAddr("10.0.0.9")}}
 			}, ask: []byte{3, 121}, want: "3", values: map[byte]string{3: "0a000009"}},
+
+		{name: "no router beside another's", second: true, want: "28 6 15 12 26 119"},
+		{name: "121 beside another's router", second: true, network: []string{"121=10.9.0.0/16 via 10.0.0.9"}, ask: []byte{121, 3}, want: "121",
+			values: map[byte]string{121: "100a090a000009"}},
+		{name: "isDefaultGateway true, whatever the container has", second: true, change: func(n *ipam.Network) { n.Bridge.IsDefaultGateway = &given }, ask: []byte{3}, want: "3"},
+		{name: "isDefaultGateway false, whatever the container has", second: true, change: func(n *ipam.Network) { n.Bridge.IsDefaultGateway = &withheld }, ask: []byte{3, 6}, want: "6"},
+		{name: "the network's default route, whatever the container has", second: true, change: routes, ask: []byte{3}, want: "3", values: map[byte]string{3: "0a000001"}},
+		{name: "the network's option 3, whatever the container has", second: true, network: []string{"3=10.0.0.9"}, ask: []byte{3}, want: "3", values: map[byte]string{3: "0a000009"}},
+		{name: "the network has no option 3", second: true, network: []string{"3="}, ask: []byte{3, 6}, want: "6"},
+		{name: "the client's own router, whatever the container has", second: true, row: []string{"3=10.0.0.9"}, ask: []byte{3}, want: "3", values: map[byte]string{3: "0a000009"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			n := testNetwork()
@@ -104,6 +115,7 @@ func TestOptionsChosen(t *testing.T) {
 			}
 			row := testRow()
 			row.Options = set(t, tc.row...)
+			row.Holder = &ipam.Holder{OtherDefaultRoute: tc.second}
 			var mods []dhcpv4.Modifier
 			if tc.ask != nil {
 				mods = append(mods, raw(55, tc.ask...))

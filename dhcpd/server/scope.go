@@ -39,6 +39,7 @@ type Scope struct {
 	broadcast   netip.Addr // the subnet's
 	options     []option   // in the order for clients that send no option 55
 	at          [256]uint8 // by code: 1 + the index into options; 0 = none
+	second      option     // option 3 of a container that has a default route by another interface
 	allowed     []netip.Addr
 	rapidCommit bool
 }
@@ -75,6 +76,14 @@ func NewScope(n *ipam.Network, b Binding) (*Scope, error) {
 	s.options = merged(networkOptions(n, b, s), n.Bridge.DHCPOptions)
 	for i, o := range s.options {
 		s.at[o.code] = uint8(i + 1)
+	}
+	s.second, _ = s.configured(optRouter)
+	if n.Bridge.IsDefaultGateway == nil {
+		router := merged([]option{{optRouter, routeRouter(n)}}, n.Bridge.DHCPOptions)
+		i := slices.IndexFunc(router, func(o option) bool { return o.code == optRouter })
+		if s.second = (option{}); i >= 0 {
+			s.second = router[i]
+		}
 	}
 	return s, nil
 }
@@ -127,12 +136,18 @@ func merged(list []option, set dhcpoption.Set) []option {
 }
 
 // router returns option 3. An isDefaultGateway of nil means "unless the container has a
-// default route", which a client that asks by DHCP has not told; only an explicit false
-// withholds the router, unless the network's routes have a default one all the same.
+// default route", which is seen when it is attached: then Scope.second counts. An explicit
+// false withholds the router.
 func router(n *ipam.Network) []byte {
 	if def := n.Bridge.IsDefaultGateway; def == nil || *def {
 		return n.Pool.Gateway.AsSlice()
 	}
+	return routeRouter(n)
+}
+
+// routeRouter returns what remains of option 3 where the router is withheld: the network's
+// routes may have a default one all the same.
+func routeRouter(n *ipam.Network) []byte {
 	for _, r := range n.Pool.Routes {
 		if r.Dst.Bits() == 0 && ordinary(r) {
 			return via(n, r).AsSlice()

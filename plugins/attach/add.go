@@ -117,9 +117,10 @@ func (v *adding) validate(ctx context.Context) error {
 	if err := v.node.Filter.Ready(ctx, v.network); err != nil {
 		return err
 	}
-	h := v.req.Holder
-	_, exists, err := link.Inside(ctx, h.NetNS, h.IfName)
-	if err != nil || !exists {
+	h := &v.req.Holder
+	taken, routed, err := link.Before(ctx, h.NetNS, h.IfName, v.network.Bridge.IsDefaultGateway == nil)
+	h.OtherDefaultRoute = routed
+	if err != nil || !taken {
 		return err
 	}
 	port, ours, err := link.PortByName(ctx, v.port)
@@ -248,7 +249,11 @@ func (v *adding) address(ctx context.Context) (err error) {
 		spec.Addr = netip.PrefixFrom(v.made.Row.Addr, pool.Subnet.Bits())
 		spec.Gateway = pool.Gateway
 		spec.Routes = pool.Routes
-		spec.DefaultRoute = v.network.Bridge.IsDefaultGateway
+		// As the row says, by which DHCP goes as well (option 3).
+		spec.DefaultRoute = !v.req.Holder.OtherDefaultRoute
+		if given := v.network.Bridge.IsDefaultGateway; given != nil {
+			spec.DefaultRoute = *given
+		}
 	}
 	v.made.Container, err = link.ConfigureContainer(ctx, spec)
 	return err

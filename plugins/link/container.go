@@ -25,9 +25,9 @@ type ContainerSpec struct {
 	// Routes are the network's own. A zero GW means Gateway; an unspecified one
 	// (0.0.0.0), or no Gateway, a route straight to the link.
 	Routes []ipam.Route
-	// DefaultRoute: nil = unless the container has one already. A default route
-	// among Routes is set whatever it says.
-	DefaultRoute *bool
+	// DefaultRoute wants one to Gateway, beside another interface's if there is one. A
+	// default route among Routes is set whatever it says, and in its place.
+	DefaultRoute bool
 	MTU          int // bytes; 0 = leave
 }
 
@@ -96,9 +96,7 @@ func configureContainer(ctx context.Context, spec ContainerSpec) (info Container
 	if err := c.answerBySource(ctx, d, spec.Addr, spec.Gateway); err != nil {
 		return info, err
 	}
-	if info.Routes, err = c.plannedRoutes(ctx, spec); err != nil {
-		return info, err
-	}
+	info.Routes = plannedRoutes(spec)
 	for _, r := range info.Routes {
 		if err := c.addRoute(d.index, r); err != nil {
 			return info, err
@@ -110,7 +108,7 @@ func configureContainer(ctx context.Context, spec ContainerSpec) (info Container
 
 // plannedRoutes returns the routes to set, those to the link first: a gateway may be
 // reached by one of them.
-func (c *conn) plannedRoutes(ctx context.Context, spec ContainerSpec) ([]ipam.Route, error) {
+func plannedRoutes(spec ContainerSpec) []ipam.Route {
 	var routes []ipam.Route
 	given := false // a default route
 	for _, r := range spec.Routes {
@@ -124,18 +122,8 @@ func (c *conn) plannedRoutes(ctx context.Context, spec ContainerSpec) ([]ipam.Ro
 		given = given || isDefault(r)
 		routes = append(routes, r)
 	}
-	if !given && spec.Gateway.IsValid() {
-		want := spec.DefaultRoute != nil && *spec.DefaultRoute
-		if spec.DefaultRoute == nil {
-			has, err := c.hasDefaultRoute(ctx)
-			if err != nil {
-				return nil, err
-			}
-			want = !has
-		}
-		if want {
-			routes = append(routes, ipam.Route{Dst: anywhere, GW: spec.Gateway})
-		}
+	if spec.DefaultRoute && !given && spec.Gateway.IsValid() {
+		routes = append(routes, ipam.Route{Dst: anywhere, GW: spec.Gateway})
 	}
 	slices.SortStableFunc(routes, func(a, b ipam.Route) int {
 		switch {
@@ -146,11 +134,12 @@ func (c *conn) plannedRoutes(ctx context.Context, spec ContainerSpec) ([]ipam.Ro
 		}
 		return 0
 	})
-	return routes, nil
+	return routes
 }
 
-// hasDefaultRoute reports whether the main table has an IPv4 default route.
-func (c *conn) hasDefaultRoute(ctx context.Context) (bool, error) {
+// hasDefaultRoute reports whether the main table has an IPv4 default route, but by the link
+// with index except.
+func (c *conn) hasDefaultRoute(ctx context.Context, except int) (bool, error) {
 	routes, err := dump(ctx, "routes", func() ([]netlink.Route, error) {
 		return c.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
 	})
@@ -162,7 +151,7 @@ func (c *conn) hasDefaultRoute(ctx context.Context) (bool, error) {
 		if r.Dst != nil {
 			ones, _ = r.Dst.Mask.Size()
 		}
-		if ones == 0 && r.Type == unix.RTN_UNICAST {
+		if ones == 0 && r.Type == unix.RTN_UNICAST && r.LinkIndex != except {
 			return true, nil
 		}
 	}

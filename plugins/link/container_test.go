@@ -42,7 +42,6 @@ func routesIn(t *testing.T, netns string) []string {
 
 func TestConfigureContainer(t *testing.T) {
 	pfx, addr := netip.MustParsePrefix, netip.MustParseAddr
-	yes, no := true, false
 	const (
 		connected = "10.0.0.0/24 dev eth0 scope link"
 		ours      = "0.0.0.0/0 via 10.0.0.1 dev eth0 scope universe"
@@ -57,18 +56,18 @@ func TestConfigureContainer(t *testing.T) {
 		want       []string // the main table
 		set        []ipam.Route
 	}{
-		{"default route by default", false, ContainerSpec{Gateway: gateway.Addr()}, []string{ours, connected}, []ipam.Route{anyRoute}},
-		{"unless there is one already", true, ContainerSpec{Gateway: gateway.Addr()}, []string{older, connected, olderLAN}, nil},
-		{"isDefaultGateway true takes precedence over the one there", true, ContainerSpec{Gateway: gateway.Addr(), DefaultRoute: &yes},
+		{"a default route", false, ContainerSpec{Gateway: gateway.Addr(), DefaultRoute: true}, []string{ours, connected}, []ipam.Route{anyRoute}},
+		{"none beside another's", true, ContainerSpec{Gateway: gateway.Addr()}, []string{older, connected, olderLAN}, nil},
+		{"one before another's", true, ContainerSpec{Gateway: gateway.Addr(), DefaultRoute: true},
 			[]string{ours, older, connected, olderLAN}, []ipam.Route{anyRoute}},
-		{"isDefaultGateway false", false, ContainerSpec{Gateway: gateway.Addr(), DefaultRoute: &no}, []string{connected}, nil},
-		{"no gateway", false, ContainerSpec{DefaultRoute: &yes}, []string{connected}, nil},
-		{"given default route is set once", false, ContainerSpec{Gateway: gateway.Addr(), DefaultRoute: &yes, Routes: []ipam.Route{{Dst: pfx("0.0.0.0/0")}}},
+		{"no default route", false, ContainerSpec{Gateway: gateway.Addr()}, []string{connected}, nil},
+		{"no gateway", false, ContainerSpec{DefaultRoute: true}, []string{connected}, nil},
+		{"given default route is set once", false, ContainerSpec{Gateway: gateway.Addr(), DefaultRoute: true, Routes: []ipam.Route{{Dst: pfx("0.0.0.0/0")}}},
 			[]string{ours, connected}, []ipam.Route{anyRoute}},
-		{"given default route against isDefaultGateway false", false, ContainerSpec{Gateway: gateway.Addr(), DefaultRoute: &no, Routes: []ipam.Route{{Dst: pfx("0.0.0.0/0")}}},
+		{"given default route though none is wanted", false, ContainerSpec{Gateway: gateway.Addr(), Routes: []ipam.Route{{Dst: pfx("0.0.0.0/0")}}},
 			[]string{ours, connected}, []ipam.Route{anyRoute}},
 		{"routes: zero gateway, own gateway, to the link, unmasked, in the order that works", false,
-			ContainerSpec{Gateway: gateway.Addr(), DefaultRoute: &no, Routes: []ipam.Route{
+			ContainerSpec{Gateway: gateway.Addr(), Routes: []ipam.Route{
 				{Dst: pfx("172.16.0.0/12")},
 				{Dst: pfx("172.20.0.9/16"), GW: addr("10.0.0.9")},
 				{Dst: pfx("10.9.0.0/16"), GW: addr("10.8.0.1")}, // reached by the next one
@@ -87,7 +86,11 @@ func TestConfigureContainer(t *testing.T) {
 			if tt.hasDefault {
 				giveDefaultRoute(t, w.netns)
 			}
-			_, err := CreatePort(ctx, w.spec)
+			taken, routed, err := Before(ctx, w.netns, "eth0", true)
+			if ok(t, err); taken || routed != tt.hasDefault {
+				t.Errorf("before: eth0 taken %v, default route %v", taken, routed)
+			}
+			_, err = CreatePort(ctx, w.spec)
 			ok(t, err)
 			deleteLinkAtEnd(t, w.spec.Name)
 			ok(t, PortUp(ctx, w.spec.Name))
@@ -101,17 +104,18 @@ func TestConfigureContainer(t *testing.T) {
 				if got := routesIn(t, w.netns); !slices.Equal(got, tt.want) {
 					t.Errorf("routes (-want +got):\n%s", cmp.Diff(tt.want, got))
 				}
-				if tt.spec.DefaultRoute == nil && info.Routes == nil {
-					break // the second time it finds its own default route
-				}
 				if d := cmp.Diff(tt.set, info.Routes, cmp.Comparer(func(a, b ipam.Route) bool { return a == b })); d != "" {
 					t.Errorf("routes that it says it set (-want +got):\n%s", d)
 				}
 				if info.DefaultRouteSet != slices.Contains(tt.set, anyRoute) {
 					t.Errorf("DefaultRouteSet = %v", info.DefaultRouteSet)
 				}
-				if tt.spec.DefaultRoute == nil {
-					break
+			}
+			// Its own default route, as a killed ADD leaves one, does not count.
+			for _, routes := range []bool{true, false} {
+				taken, routed, err = Before(ctx, w.netns, "eth0", routes)
+				if ok(t, err); !taken || routed != (tt.hasDefault && routes) {
+					t.Errorf("after, looking for routes %v: eth0 taken %v, default route %v", routes, taken, routed)
 				}
 			}
 			port, _, err := PortByName(ctx, w.spec.Name)
@@ -138,7 +142,7 @@ func TestConfigureContainerSetsWhatARouteSays(t *testing.T) {
 	ok(t, PortUp(ctx, w.spec.Name))
 	number := func(n int) *int { return &n }
 	dst := netip.MustParsePrefix
-	spec := ContainerSpec{NetNS: w.netns, IfName: "eth0", Addr: w.addr, Gateway: gateway.Addr(), Routes: []ipam.Route{
+	spec := ContainerSpec{NetNS: w.netns, IfName: "eth0", Addr: w.addr, Gateway: gateway.Addr(), DefaultRoute: true, Routes: []ipam.Route{
 		{Dst: dst("10.1.0.0/16"), MTU: 1300, AdvMSS: 1260, Priority: 50},
 		{Dst: dst("0.0.0.0/0"), Table: number(1000), Priority: 7}, // of another table: no default route for all
 		{Dst: dst("10.2.0.0/16"), GW: netip.IPv4Unspecified(), Scope: number(unix.RT_SCOPE_HOST)},
@@ -207,8 +211,7 @@ func TestConfigureContainerForDHCPOnlyBringsUp(t *testing.T) {
 	_, err := CreatePort(ctx, w.spec)
 	ok(t, err)
 	deleteLinkAtEnd(t, w.spec.Name)
-	yes := true
-	info, err := ConfigureContainer(ctx, ContainerSpec{NetNS: w.netns, IfName: "eth0", Gateway: gateway.Addr(), DefaultRoute: &yes, MTU: 1400})
+	info, err := ConfigureContainer(ctx, ContainerSpec{NetNS: w.netns, IfName: "eth0", Gateway: gateway.Addr(), DefaultRoute: true, MTU: 1400})
 	ok(t, err)
 	if info.MTU != 1400 || info.DefaultRouteSet || len(info.Routes) != 0 {
 		t.Errorf("%+v", info)
@@ -272,7 +275,7 @@ func TestConfigureContainerErrorsNameTheDevice(t *testing.T) {
 	_, err = CreatePort(ctx, w.spec)
 	ok(t, err)
 	deleteLinkAtEnd(t, w.spec.Name)
-	_, err = ConfigureContainer(ctx, ContainerSpec{NetNS: w.netns, IfName: "eth0", Addr: w.addr, Gateway: netip.MustParseAddr("10.9.9.9")})
+	_, err = ConfigureContainer(ctx, ContainerSpec{NetNS: w.netns, IfName: "eth0", Addr: w.addr, Gateway: netip.MustParseAddr("10.9.9.9"), DefaultRoute: true})
 	wantError(t, err, "adding route 0.0.0.0/0 via 10.9.9.9")
 }
 

@@ -21,6 +21,29 @@ type InsideInfo struct {
 	Port  int            // index of the pair's other end; 0 = it is no pair's end
 }
 
+// Before looks at the namespace at path before interface ifName is made in it: taken = there
+// is one of that name; routed = the main table has an IPv4 default route, by another
+// interface. The latter is looked for only if routes is set.
+func Before(ctx context.Context, path, ifName string, routes bool) (taken, routed bool, err error) {
+	c, err := dialAt(ctx, path)
+	if err != nil {
+		return false, false, err
+	}
+	defer c.close()
+	d, err := c.device(ifName)
+	if err != nil && !errors.Is(err, unix.ENODEV) {
+		return false, false, fmt.Errorf("looking for %s in namespace %s: %w", ifName, path, err)
+	}
+	taken = err == nil
+	if routes {
+		if routed, err = c.hasDefaultRoute(ctx, d.index); err != nil {
+			return taken, false, fmt.Errorf("looking for a default route in namespace %s: %w", path, err)
+		}
+		return taken, routed, nil
+	}
+	return taken, false, nil
+}
+
 // Inside looks at interface ifName of the namespace at path; false = there is none.
 func Inside(ctx context.Context, path, ifName string) (InsideInfo, bool, error) {
 	info, err := inside(ctx, path, ifName)
