@@ -161,3 +161,51 @@ func TestForeignMasqueradeSparesSwitchedTraffic(t *testing.T) {
 		})
 	}
 }
+
+// The same across two nodes whose bridges are joined: each sees the frame pass, and neither
+// rule of somebody else's touches it.
+func TestForeignMasqueradeSparesTrafficBetweenNodes(t *testing.T) {
+	t.Parallel()
+	labtest.RequireRoot(t)
+	l := labtest.New(t, labtest.Options(t))
+	host := func(name string, extra keys) *node {
+		n := &node{Host: labtest.AddHost(t, l, name), t: t, network: network, extra: keys{}}
+		n.configure(extra)
+		return n
+	}
+	a := host("a", keys{"ipam.rangeStart": "10.0.0.2", "ipam.rangeEnd": "10.0.0.63"})
+	b := host("b", keys{"ipam.rangeStart": "10.0.0.64", "ipam.rangeEnd": "10.0.0.127", "isGateway": false})
+	w, peer := a.attach("w", lab.CNIOptions{}), b.attach("peer", lab.CNIOptions{})
+	if err := l.Link(a.within(), a.Host, "up0", b.Host, "up0"); err != nil {
+		t.Fatal(err)
+	}
+	theirs := func(n *node) string {
+		t.Helper()
+		for line := range strings.Lines(n.run("iptables-save", "-c", "-t", "nat")) {
+			if counter, ok := strings.CutSuffix(strings.TrimSpace(line), "-A POSTROUTING -s 10.0.0.0/8 -p tcp -j MASQUERADE"); ok {
+				return strings.TrimSpace(counter)
+			}
+		}
+		t.Fatal("the foreign rule is gone")
+		return ""
+	}
+	for _, n := range []*node{a, b} {
+		n.run("ip", "link", "set", "up0", "master", "br100")
+		n.run("iptables", "-t", "nat", "-A", "POSTROUTING", "-s", "10.0.0.0/8", "-p", "tcp", "-j", "MASQUERADE")
+	}
+	a.serve(w, 80)
+	b.serve(peer, 80)
+	a.seenFrom("a workload, on the other node,", w, at(peer.addr, 80), w.addr)
+	a.seenFrom("and back", peer, at(w.addr, 80), peer.addr)
+	a.seenFrom("the gateway, on the other node,", a, at(peer.addr, 80), gateway)
+	for _, n := range []*node{a, b} {
+		if c := theirs(n); c != "[0:0]" {
+			t.Errorf("on %s the foreign rule counted %s", n.Name(), c)
+		}
+	}
+	a.run("iptables", "-t", "nat", "-D", "POSTROUTING", "-j", "FLAT-POSTROUTING")
+	a.seenFrom("the control: without our jump a workload, on the other node,", w, at(peer.addr, 80), gateway)
+	if c := theirs(a); c == "[0:0]" {
+		t.Error("the control: the foreign rule counted nothing")
+	}
+}

@@ -83,6 +83,12 @@ const (
 	FilterNone = "none"
 )
 
+// HostAccess says what workloads reach on the node.
+const (
+	HostAccessAll      = "all"
+	HostAccessServices = "services" // DHCP, DNS, metadata and ping
+)
+
 // StatusOnExhaustion says whether STATUS fails when no address is left.
 const (
 	ExhaustionFail = "fail"
@@ -127,6 +133,8 @@ type Bridge struct {
 	// Metadata is where requests for MetadataAddr go: an address of this node or of another
 	// host; a loopback address is this node's port, at the gateway. Zero = nowhere.
 	Metadata netip.AddrPort `json:"metadata,omitzero"`
+	// HostAccess is HostAccessServices or HostAccessAll. Empty = HostAccessAll.
+	HostAccess string `json:"hostAccess,omitempty"`
 	// Annotations lists what tenants may ask for, by the part behind flatdhcp.io/.
 	Annotations []string `json:"annotations,omitempty"`
 	// StatusOnExhaustion is ExhaustionFail or ExhaustionOK: what STATUS says when no

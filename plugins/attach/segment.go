@@ -33,6 +33,10 @@ func Segment(ctx context.Context, network ipam.Network) (guard.Segment, error) {
 	if b.IsGateway {
 		s.Uplink.Addrs = []netip.Addr{network.Pool.Gateway}
 	}
+	if network.ServesMetadata() && network.BlocksDHCP() {
+		// Every node that serves its own workloads has the address: each answers its own.
+		s.Uplink.Shared = append(s.Uplink.Shared, ipam.MetadataAddr)
+	}
 	return s, nil
 }
 

@@ -207,6 +207,7 @@ func (c *Config) readNetwork(root *object, plugin string) error {
 		root.readNAT,
 		root.readUplinkDHCP,
 		root.readMetadata,
+		root.readHostAccess,
 		root.checkForwarders,
 	} {
 		if err := read(c.Network); err != nil {

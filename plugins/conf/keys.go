@@ -64,6 +64,7 @@ var bridgeKeys = append([]key{
 	{name: "publicInterface", accepted: `a link's name such as "eth1"`},
 	{name: "nonMasqueradeCIDRs", accepted: "a list of IPv4 networks"},
 	{name: "metadata", accepted: `an address and port such as "192.168.56.200:8775"`},
+	{name: "hostAccess", accepted: `"all" or "services"`},
 	{name: "hairpinMode", accepted: "true or false"},
 	{name: "macspoofchk", accepted: "true or false"},
 	{name: "portIsolation", accepted: "true or false"},
@@ -72,7 +73,7 @@ var bridgeKeys = append([]key{
 
 	{name: "flatInterface", state: keyLater}, {name: "gatewayShared", state: keyLater},
 	{name: "nodeAddress", state: keyLater},
-	{name: "hostAccess", state: keyLater}, {name: "allowedAddresses", state: keyLater},
+	{name: "allowedAddresses", state: keyLater},
 	{name: "detectConflict", state: keyLater},
 	{name: "moveAddresses", state: keyLater},
 

@@ -92,15 +92,18 @@ func linesOf(n ipam.Network) baseLines {
 	}
 	if n.ServesDNS() {
 		// By the bridge, as DHCP: what comes from elsewhere to the gateway's port 53 is the
-		// node's own policy's affair, and meets silence from the daemon.
+		// node's own policy's affair, and meets silence from the daemon. To the gateway: at
+		// its other addresses the node may have a resolver that is not for workloads.
 		for _, proto := range []string{"udp", "tcp"} {
-			l.input = append(l.input, Rule{Match: from + " -p " + proto + " -m " + proto + " --dport 53", Target: "ACCEPT", Why: why("DNS, served here")})
+			l.input = append(l.input, Rule{Match: "-d " + n.Pool.Gateway.String() + "/32 " + from + " -p " + proto + " -m " + proto + " --dport 53",
+				Target: "ACCEPT", Why: why("DNS, served here")})
 		}
 	}
 	if n.ServesMetadata() {
 		l.dnat = []Rule{metadataDNAT(n)}
 		l.input = append(l.input, metadataInput(n))
 	}
+	l.input = append(l.input, hostAccess(n)...)
 	if n.Filtered() {
 		l.dispatch = []Rule{{Match: to, Target: treeName(n.Pool.Subnet), Why: why("find the workload's chain")}}
 		l.deny = denyRules(n)

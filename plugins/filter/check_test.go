@@ -40,13 +40,13 @@ func TestCheckNamesEachDefect(t *testing.T) {
 		{"jump not first", []string{"-I OUTPUT 1 -s 192.0.2.1 -j ACCEPT"},
 			[]string{"chain OUTPUT of table filter jumps to FLAT-OUTPUT, but something else comes first"}},
 		{"NAT jump", []string{"-t nat -D POSTROUTING -j FLAT-POSTROUTING"}, []string{"chain POSTROUTING of table nat does not jump to FLAT-POSTROUTING"}},
-		{"NAT chain", []string{"-t nat -F FLAT-POSTROUTING"}, []string{"chain FLAT-POSTROUTING is not as planned (0 rules, 5 planned)"}},
+		{"NAT chain", []string{"-t nat -F FLAT-POSTROUTING"}, []string{"chain FLAT-POSTROUTING is not as planned (0 rules, 8 planned)"}},
 		{"NAT gone", []string{"-t nat -F", "-t nat -X"}, []string{
 			"chain PREROUTING of table nat does not jump to FLAT-PREROUTING", "chain POSTROUTING of table nat does not jump to FLAT-POSTROUTING",
 			"chain FLAT-PREROUTING is missing", "chain FLAT-POSTROUTING is missing"}},
 		{"shared chain", []string{"-D FLAT-FORWARD 1", "-F FLAT-DROP"}, []string{
 			"chain FLAT-DROP is not as planned (0 rules, 1 planned)", "chain FLAT-FORWARD is not as planned (2 rules, 3 planned)"}},
-		{"rule of another's in a shared chain", []string{"-I FLAT-INPUT 1 -j ACCEPT"}, []string{"chain FLAT-INPUT is not as planned (2 rules, 1 planned)"}},
+		{"rule of another's in a shared chain", []string{"-I FLAT-INPUT 1 -j ACCEPT"}, []string{"chain FLAT-INPUT is not as planned (8 rules, 7 planned)"}},
 		{"two at once", []string{"-D INPUT 1", "-F " + chain}, []string{
 			"chain INPUT of table filter does not jump to FLAT-INPUT", "chain " + chain + " is empty"}},
 		{"tree", []string{"-F FLAT-T-0a000000-24"}, []string{

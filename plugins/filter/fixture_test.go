@@ -63,6 +63,8 @@ func metadataAt(server string) func(*ipam.Network) {
 	return func(n *ipam.Network) { n.Bridge.Metadata = netip.MustParseAddrPort(server) }
 }
 
+func servicesOnly(n *ipam.Network) { n.Bridge.HostAccess = ipam.HostAccessServices }
+
 func servesDNS(n *ipam.Network) { n.Bridge.DNS.Enabled = true }
 
 func logDrops(n *ipam.Network) { n.Bridge.LogDrops = true }

@@ -16,7 +16,7 @@ const (
 	hairpinned  = "-s 10.0.0.0/24 -d 10.0.0.0/24 -m conntrack --ctstate DNAT"
 	leavingOut  = leavingAny + " -o out"
 	leavingAny  = "-s 10.0.0.0/24 ! -d 10.0.0.0/24"
-	foreignMasq = "-s 10.0.0.0/8 -m comment --comment theirs -j MASQUERADE"
+	foreignMasq = "-s 10.0.0.0/8 ! -d 224.0.0.0/4 -m comment --comment theirs -j MASQUERADE"
 )
 
 // sourceSeen sends a datagram from one place to another's address and port, and

@@ -16,7 +16,7 @@ import (
 )
 
 // The lab: a node with br100 (10.0.0.1, also 10.0.0.9 and 172.31.0.9), on it the workload 10.0.0.2, whose chain is
-// tested, and its neighbour 10.0.0.3; and a host outside, 192.0.2.2, to which the
+// tested, and its neighbour 10.0.0.3, whose port is not called as a workload's; and a host outside, 192.0.2.2, to which the
 // node (192.0.2.1) routes.
 type packetLab struct {
 	kernel
@@ -51,7 +51,7 @@ func newPacketLab(t *testing.T, backend string) *packetLab {
 		}
 		br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br100"}}
 		return errors.Join(netlink.LinkAdd(br), up("lo", ""), up("br100", gatewayIP+"/24"), up("br100", secondIP+"/24"), up("br100", thirdIP+"/32"),
-			veth("p1", "br100", l.workload), veth("p2", "br100", l.neighbour), veth("out", "", l.outside), up("out", nodeIP+"/24"))
+			veth("fdp1", "br100", l.workload), veth("p2", "br100", l.neighbour), veth("out", "", l.outside), up("out", nodeIP+"/24"))
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -54,6 +54,11 @@ func TestPlansAsText(t *testing.T) {
 			{network("here", "10.1.0.0/24", "br101", metadataAt("127.0.0.1:8775")), nil},
 			{network("remote", "10.2.0.0/24", "br102", metadataAt("192.0.2.1:8775"), func(n *ipam.Network) { n.Bridge.IsGateway = false }), nil},
 		}},
+		{"services.txt", []Held{
+			{network("compute", "10.2.0.0/24", "br102", servicesOnly, func(n *ipam.Network) { n.Bridge.IsGateway = false }), nil},
+			{network("flat", "10.0.0.0/24", "br100", servicesOnly, servesDNS, metadataAt("192.0.2.1:8775")), nil},
+			{network("reject", "10.1.0.0/24", "br101", servicesOnly, func(n *ipam.Network) { n.Bridge.Fallback = ipam.FallbackReject }), nil},
+		}},
 		{"unfiltered.txt", []Held{
 			{network("bridge", "10.0.0.0/24", "br100", unfiltered, func(n *ipam.Network) { n.Bridge.IsGateway = false }), rowsOf("10.0.0.2")},
 			{network("gateway", "10.1.0.0/24", "br101", unfiltered, ipMasq, deny(ipam.Rule{Protocol: "sctp"})), rowsOf("10.1.0.2")},

@@ -14,7 +14,8 @@ import (
 
 // everything is a network that uses every kind of rule.
 func everything() ipam.Network {
-	return network("flat", "10.0.0.0/24", "br100", closed, ipMasq, logDrops,
+	return network("flat", "10.0.0.0/24", "br100", closed, ipMasq, natKeys, logDrops,
+		servesDNS, servicesOnly, metadataAt("203.0.113.9:8775"),
 		ingress(
 			ipam.Rule{Protocol: "tcp", Ports: ports(80, 0, 443, 0, 8000, 8100), From: prefixes("192.0.2.0/24")},
 			ipam.Rule{Protocol: "tcp", Ports: ports(22, 0)}, ipam.Rule{Protocol: "udp", Ports: ports(5000, 5010)},
@@ -28,7 +29,7 @@ func everything() ipam.Network {
 func TestAttachAndDetachAreThePlan(t *testing.T) {
 	onBothBackends(t, func(t *testing.T, k kernel) {
 		flat := everything()
-		wide := network("wide", "172.16.0.0/12", "br1", func(n *ipam.Network) { n.Bridge.Fallback = ipam.FallbackReject })
+		wide := network("wide", "172.16.0.0/12", "br1", metadataAt("127.0.0.1:8775"), func(n *ipam.Network) { n.Bridge.Fallback = ipam.FallbackReject })
 		nets := networksOf(flat, wide)
 		table := k.table()
 		rows := rowsOf("10.0.0.3", "10.0.0.2", "10.0.0.18")
