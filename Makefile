@@ -9,6 +9,7 @@ PREFIX  ?= /usr/local
 CNIDIR  ?= /opt/cni/bin
 DESTDIR ?=
 FUZZTIME ?= 10s
+FUZZ ?=
 
 # Each program: its name and the package it is built from.
 PLUGINS  = flat-bridge flat-ipam
@@ -120,8 +121,8 @@ bench-dhcp: build bin/benchdhcp ## leases beside dnsmasq, Kea and ISC dhcpd; BEN
 bench-store: ## cost of reserve, release and look-up with 0, 1,000 and 60,000 reservations
 	@$(GO) test -run '^$$' -bench . -benchmem -count=1 -timeout 20m ./ipam
 
-fuzz: ## run each fuzz target for FUZZTIME (10s)
-	@hack/fuzz $(FUZZTIME)
+fuzz: ## run each fuzz target for FUZZTIME (10s), of FUZZ alone (dhcpd: what the daemon receives)
+	@hack/fuzz $(FUZZTIME) $(FUZZ)
 
 # Any builder does; FROM scratch needs neither a registry nor a runtime.
 IMAGE ?= localhost/flatdhcp:$(VERSION)
