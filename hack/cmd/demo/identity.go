@@ -7,23 +7,23 @@ func (s *story) sameAddress(ctx context.Context) error {
 	s.heading("A workload keeps its address")
 	s.say(`default/web is deleted and made again: another container, the same workload.`)
 	for _, line := range []string{"cnitool del flat /run/netns/web", "ip netns delete web"} {
-		if _, err := s.shell(ctx, line); err != nil {
+		if _, err := s.shell(ctx, s.compute1, line); err != nil {
 			return err
 		}
 	}
-	if _, err := s.shell(ctx, "flatctl networks"); err != nil {
+	if _, err := s.shell(ctx, s.compute1, "flatctl networks"); err != nil {
 		return err
 	}
 	var networks []struct {
 		Stats struct{ Used, Retained int }
 	}
-	if err := s.lookJSON(ctx, &networks, "flatctl networks -o json"); err != nil {
+	if err := s.lookJSON(ctx, s.compute1, &networks, "flatctl networks -o json"); err != nil {
 		return err
 	}
 	s.claim(len(networks) == 1 && networks[0].Stats.Used == 2 && networks[0].Stats.Retained == 1,
 		"nothing holds %s now, but it is retained for default/web", s.web.Addr.Addr())
 	s.gap()
-	again, err := s.attach(ctx, "web-2", "web", "/etc/cni/net.d", interfaceOf)
+	again, err := s.attach(ctx, s.compute1, "web-2", "web", "/etc/cni/net.d", interfaceOf)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,6 @@
-// Demo shows in half a minute what flatdhcp does, on a node made of namespaces: each step
-// prints the command it runs and what came back, and each claim is checked. It exits
-// with 1 if anything differs from what it says.
+// Demo shows in half a minute what flatdhcp does, on a controller and two compute hosts made
+// of namespaces: each step prints the command it runs and what came back, and each claim is
+// checked. It exits with 1 if anything differs from what it says.
 package main
 
 import (
@@ -46,11 +46,11 @@ func run(ctx context.Context) (code int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	node, err := l.AddHost(ctx, "node")
-	if err != nil {
+	if err := l.Build(ctx, lab.Seed(2)); err != nil {
 		return 0, err
 	}
-	s := &story{screen: newScreen(os.Stdout, os.Getenv), node: node}
+	s := &story{screen: newScreen(os.Stdout, os.Getenv), outside: l.Host("outside"), controller: l.Host("controller"),
+		compute1: l.Host("compute-1"), compute2: l.Host("compute-2")}
 	if err := s.tell(ctx); err != nil {
 		return 0, err
 	}

@@ -69,9 +69,9 @@ func (s *screen) say(format string, args ...any) {
 	fmt.Fprintf(s.w, "%s\n\n", line)
 }
 
-// command prints what is run.
-func (s *screen) command(line string) {
-	fmt.Fprintf(s.w, "  %s %s\n", s.paint(cyan, "$"), s.paint(cyan, line))
+// command prints what is run, and on which host.
+func (s *screen) command(host, line string) {
+	fmt.Fprintf(s.w, "  %s%s\n", s.paint(dim, host), s.paint(cyan, "$ "+line))
 }
 
 // output prints what came back.

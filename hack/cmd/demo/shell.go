@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -13,16 +14,16 @@ import (
 // patience bounds the wait for something that takes milliseconds.
 const patience = 20 * time.Second
 
-// shell prints a command line, runs exactly that on the node, prints what came back and
+// shell prints a command line, runs exactly that on a host, prints what came back and
 // returns it. A command that fails ends the demo.
-func (s *story) shell(ctx context.Context, line string) (string, error) {
-	return s.shellShowing(ctx, line, func(out string) string { return out })
+func (s *story) shell(ctx context.Context, on *lab.Host, line string) (string, error) {
+	return s.shellShowing(ctx, on, line, func(out string) string { return out })
 }
 
 // shellShowing prints what show makes of the output: nil means nothing.
-func (s *story) shellShowing(ctx context.Context, line string, show func(string) string) (string, error) {
-	s.command(line)
-	out, err := s.look(ctx, line)
+func (s *story) shellShowing(ctx context.Context, on *lab.Host, line string, show func(string) string) (string, error) {
+	s.command(on.Name(), line)
+	out, err := s.look(ctx, on, line)
 	if err != nil {
 		return out, err
 	}
@@ -32,15 +33,30 @@ func (s *story) shellShowing(ctx context.Context, line string, show func(string)
 	return out, nil
 }
 
+// failing is shell for a command that must not succeed; it returns what that complained of.
+func (s *story) failing(ctx context.Context, on *lab.Host, line string, show func(string) string) (string, error) {
+	s.command(on.Name(), line)
+	out, stderr, err := on.Run(ctx, "sh", "-c", line)
+	var failed *lab.RunError
+	if err != nil && !errors.As(err, &failed) {
+		return "", err
+	}
+	s.output(show(out + stderr))
+	if err == nil {
+		s.claim(false, "%q fails", line)
+	}
+	return out + stderr, nil
+}
+
 // look runs a command line without showing it.
-func (s *story) look(ctx context.Context, line string) (string, error) {
-	out, _, err := s.node.Run(ctx, "sh", "-c", line)
+func (s *story) look(ctx context.Context, on *lab.Host, line string) (string, error) {
+	out, _, err := on.Run(ctx, "sh", "-c", line)
 	return out, err
 }
 
 // lookJSON runs a command line without showing it and decodes what it prints.
-func (s *story) lookJSON(ctx context.Context, into any, line string) error {
-	out, err := s.look(ctx, line)
+func (s *story) lookJSON(ctx context.Context, on *lab.Host, into any, line string) error {
+	out, err := s.look(ctx, on, line)
 	if err != nil {
 		return err
 	}

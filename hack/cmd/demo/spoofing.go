@@ -6,14 +6,12 @@ import (
 	"strings"
 )
 
-const gateway = "10.0.0.1"
-
 // spoofing lets one container pretend to be the gateway, without the guard and with it.
 func (s *story) spoofing(ctx context.Context) error {
 	s.heading("A container that poses as the gateway")
-	s.say(`db takes the gateway's address and announces it by ARP. Whoever believes it sends db what was meant
-		for the gateway. First with the guard's source checks switched off:`)
-	if err := s.edit(ctx, `"antiSpoofing": true`, `"antiSpoofing": false`); err != nil {
+	s.say(`db, on compute-2, takes the gateway's address and announces it by ARP. Web, on compute-1, then sends it
+		what was meant for the gateway. First with the source checks of db's guard switched off:`)
+	if err := s.edit(ctx, s.compute2, `"antiSpoofing": true`, `"antiSpoofing": false`); err != nil {
 		return err
 	}
 	s.gap()
@@ -23,10 +21,10 @@ func (s *story) spoofing(ctx context.Context) error {
 	}
 	const pose = "ip netns exec db ip address add " + gateway + "/32 dev eth0"
 	const announce = "ip netns exec db busybox arping -q -A -c 1 -I eth0 " + gateway
-	if _, err := s.shell(ctx, pose); err != nil {
+	if _, err := s.shell(ctx, s.compute2, pose); err != nil {
 		return err
 	}
-	if _, err := s.shell(ctx, announce); err != nil {
+	if _, err := s.shell(ctx, s.compute2, announce); err != nil {
 		return err
 	}
 	if err := until(ctx, "web believes db", func() (bool, error) {
@@ -35,17 +33,17 @@ func (s *story) spoofing(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	if _, err := s.shell(ctx, askWeb); err != nil {
+	if _, err := s.shell(ctx, s.compute1, askWeb); err != nil {
 		return err
 	}
 	s.claim(true, "guard off: the spoof is alive, web takes db (%s) for the gateway", s.db.MAC)
 	s.gap()
 
 	s.say("The same with the guard on:")
-	if err := s.edit(ctx, `"antiSpoofing": false`, `"antiSpoofing": true`); err != nil {
+	if err := s.edit(ctx, s.compute2, `"antiSpoofing": false`, `"antiSpoofing": true`); err != nil {
 		return err
 	}
-	if _, err := s.shell(ctx, "ip -netns web-2 neighbour flush dev eth0"); err != nil {
+	if _, err := s.shell(ctx, s.compute1, "ip -netns web-2 neighbour flush dev eth0"); err != nil {
 		return err
 	}
 	if _, err := s.knowsGateway(ctx); err != nil {
@@ -55,7 +53,7 @@ func (s *story) spoofing(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.shell(ctx, announce); err != nil {
+	if _, err := s.shell(ctx, s.compute2, announce); err != nil {
 		return err
 	}
 	var after uint64
@@ -65,17 +63,17 @@ func (s *story) spoofing(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	if _, err := s.shell(ctx, "nft list counter bridge flatdhcp in_arp | grep packets"); err != nil {
+	if _, err := s.shell(ctx, s.compute2, "nft list counter bridge flatdhcp in_arp | grep packets"); err != nil {
 		return err
 	}
-	if _, err := s.shell(ctx, askWeb); err != nil {
+	if _, err := s.shell(ctx, s.compute1, askWeb); err != nil {
 		return err
 	}
 	mac, err := s.gatewayOfWeb(ctx)
 	if err != nil {
 		return err
 	}
-	s.claim(mac == bridgeMAC, "guard on: the spoof is dead, counter in_arp of table bridge flatdhcp went from %d to %d and web still knows the gateway as %s", before, after, mac)
+	s.claim(mac == bridgeMAC, "guard on: the spoof is dead, counter in_arp on compute-2 went from %d to %d and web still knows the gateway as %s", before, after, mac)
 	return nil
 }
 
@@ -83,10 +81,10 @@ const askWeb = "ip -netns web-2 neighbour show " + gateway
 
 // knowsGateway makes web learn the gateway's true MAC, and returns it.
 func (s *story) knowsGateway(ctx context.Context) (string, error) {
-	if _, err := s.shellShowing(ctx, "ip netns exec web-2 ping -c 1 -W 5 "+gateway, grep("bytes from")); err != nil {
+	if _, err := s.shellShowing(ctx, s.compute1, "ip netns exec web-2 ping -c 1 -W 5 "+gateway, grep("bytes from")); err != nil {
 		return "", err
 	}
-	if _, err := s.shell(ctx, askWeb); err != nil {
+	if _, err := s.shell(ctx, s.compute1, askWeb); err != nil {
 		return "", err
 	}
 	mac, err := s.gatewayOfWeb(ctx)
@@ -98,7 +96,7 @@ func (s *story) knowsGateway(ctx context.Context) (string, error) {
 
 // gatewayOfWeb is the MAC by which web knows the gateway.
 func (s *story) gatewayOfWeb(ctx context.Context) (string, error) {
-	out, err := s.look(ctx, askWeb)
+	out, err := s.look(ctx, s.compute1, askWeb)
 	if err != nil {
 		return "", err
 	}
@@ -116,7 +114,7 @@ func (s *story) dropped(ctx context.Context) (uint64, error) {
 	var info struct {
 		Guard struct{ Dropped map[string]uint64 }
 	}
-	if err := s.lookJSON(ctx, &info, "flatctl rules -o json default/db"); err != nil {
+	if err := s.lookJSON(ctx, s.compute2, &info, "flatctl rules -o json default/db"); err != nil {
 		return 0, err
 	}
 	return info.Guard.Dropped["in_arp"], nil

@@ -10,7 +10,7 @@ import (
 func (s *story) witnesses(ctx context.Context) error {
 	addr := s.vm.Addr.Addr().String()
 	s.heading("One address, its witnesses")
-	s.say("Six places know who %s is. Each is asked by itself:", addr)
+	s.say("Seven places know who %s is. Each is asked by itself:", addr)
 	type witness struct {
 		name, ask string
 		// say picks the answer out of what came back: "" if the witness does not know.
@@ -31,7 +31,7 @@ func (s *story) witnesses(ctx context.Context) error {
 		}
 	}
 	list := []witness{
-		{"CNI result", "cat /var/lib/cni/results/flat-" + s.node.Find("vm1").ID() + "-eth0", func(out string) string {
+		{"CNI result", "cat /var/lib/cni/results/flat-" + s.compute1.Find("vm1").ID() + "-eth0", func(out string) string {
 			if strings.Contains(out, `"`+s.vm.Addr.String()+`"`) && strings.Contains(out, s.vm.MAC) {
 				return s.vm.Addr.String() + " " + s.vm.MAC
 			}
@@ -45,6 +45,12 @@ func (s *story) witnesses(ctx context.Context) error {
 			return line(s.vm.HostPort, s.vm.MAC, addr)(strings.ReplaceAll(out, ",", "\n"))
 		}},
 		{"row", "flatctl reservations | grep " + addr, line(addr+" ", s.vm.MAC, "default/pod:vm1/eth0")},
+		{"DNS", "ip netns exec vm1 busybox nslookup " + s.lease.Hostname + "." + s.lease.Domain + " " + gateway, func(out string) string {
+			if strings.Contains(out, "Name:\t"+s.lease.Hostname) && strings.Contains(out, "Address: "+addr) {
+				return s.lease.Hostname + "." + s.lease.Domain + " is " + addr
+			}
+			return ""
+		}},
 		{"MAC", "ip netns exec vm1 cat /sys/class/net/eth0/address", func(out string) string {
 			a := s.vm.Addr.Addr().As4()
 			if derived := fmt.Sprintf("fa:16:3e:%02x:%02x:%02x", a[1], a[2], a[3]); strings.TrimSpace(out) == derived {
@@ -56,8 +62,8 @@ func (s *story) witnesses(ctx context.Context) error {
 	said := 0
 	var answers []string
 	for _, w := range list {
-		s.command(w.ask)
-		out, err := s.look(ctx, w.ask)
+		s.command("compute-1", w.ask)
+		out, err := s.look(ctx, s.compute1, w.ask)
 		if err != nil {
 			return err
 		}
