@@ -70,7 +70,7 @@ unit: bin/tools/cni/.built
 	@FLATDHCP_REQUIRE_ROOT=1 CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 15m \
 		$$($(GO) list ./... | grep -vE '$(E2E_ONLY)')
 
-e2e: bin/tools/cni/.built build e2e-bin bin/bench bin/benchdhcp bin/labctl
+e2e: bin/tools/cni/.built build e2e-bin bin/bench bin/benchdhcp bin/labctl bin/demo
 	@echo "== end to end: the programs through cnitool, with real DHCP clients"
 	@! grep -l FLATDHCP_FAULT $(PROGRAMS:%=bin/%) || { echo "a fault point is in a program that is installed"; exit 1; }
 	@rm -f bin/samples bin/acceptance
