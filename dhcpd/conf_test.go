@@ -79,6 +79,18 @@ func TestConflistsAreFollowed(t *testing.T) {
 		t.Errorf("lease time %v", got)
 	}
 
+	web := "-p tcp -m tcp --dport 8080 -j ACCEPT"
+	if rules := chain(); strings.Contains(rules, web) {
+		t.Fatalf("%q is in\n%s", web, rules)
+	}
+	const edited = `, "leaseTime": "5m", "allowSameNetTraffic": false, "ingress": [{"protocol": "tcp", "ports": "8080"}], "dhcpOptions": {"42": ["10.0.0.9"]}`
+	n.conflist(t, dir, edited)
+	await(t, "the port in the workload's chain", func() bool { return strings.Contains(chain(), web) })
+	ntp := message(t, known, dhcpv4.MessageTypeDiscover, dhcpv4.WithRequestedOptions(dhcpv4.OptionNTPServers))
+	if got := texts(exchange(t, s, ntp, testnet.Envelope{}).NTPServers()); !cmp.Equal(got, []string{"10.0.0.9"}) {
+		t.Errorf("option 42 is %v", got)
+	}
+
 	before := chain()
 	n.conflist(t, dir, `, "leaseTime": "6m", "allowSameNetTraffic": "yes"`)
 	await(t, "the refusal", func() bool {
@@ -89,6 +101,9 @@ func TestConflistsAreFollowed(t *testing.T) {
 	}
 	if diff := cmp.Diff(before, chain()); diff != "" {
 		t.Errorf("an edit that was refused changed the chain:\n%s", diff)
+	}
+	if _, m := n.get(t, "/metrics"); !strings.Contains(m, "\nflatdhcp_config_refused_total 1\n") {
+		t.Error("the refusal is not counted")
 	}
 
 	// An ADD with an older file wrote the record: the file wins.

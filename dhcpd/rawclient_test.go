@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/netip"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -112,4 +113,26 @@ func TestRawClient(t *testing.T) {
 			script(n, c, d)
 		})
 	}
+}
+
+// TestNodeRebootLosesNothing: nothing is left of a node but its data directory. What a
+// client sends next, whatever its state, is answered as before.
+func TestNodeRebootLosesNothing(t *testing.T) {
+	t.Parallel()
+	before, c, d := newRawClient(t)
+	c.selects(reserved)
+	if err := d.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-d.done
+	n := &node{NS: testnet.New(t), data: before.data, run: filepath.Join(t.TempDir(), "run")}
+	d = n.start(t)
+	d.serving(t, 1) // by a bridge that it made from the record
+	ns := testnet.New(t)
+	n.Port(t, "br100", "tap0", ns, known)
+	c.Station = ns.Station(t, "eth0")
+	c.renews(dhcpv4.MessageTypeAck)
+	c.rebinds(dhcpv4.MessageTypeAck)
+	c.reboots(dhcpv4.MessageTypeAck)
+	d.stop(t)
 }

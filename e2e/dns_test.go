@@ -101,3 +101,26 @@ func TestResultNamesTheGatewayIfTheDaemonLives(t *testing.T) {
 		t.Errorf("turned off, the result says %+v", got)
 	}
 }
+
+// What the node's /etc/hosts says is the node's own: in the zone it is no name, and
+// of another zone it is not what workloads are told.
+func TestHostsFileOfTheNodeIsItsOwn(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, nil)
+	n.run("sh", "-ec", "echo 10.9.9.9 secret.novalocal secret.example >/run/hosts; ln -sf /run/hosts /etc/hosts")
+	for _, name := range []string{"secret.novalocal", "secret.example"} {
+		if got := n.run("getent", "hosts", name); !strings.HasPrefix(got, "10.9.9.9 ") {
+			t.Fatalf("the control: the node itself finds %s at %s", name, got)
+		}
+	}
+	w := n.attach("w", lab.CNIOptions{})
+	n.dns(n.daemon())
+	w.resolves("host-"+strings.ReplaceAll(w.addr.String(), ".", "-"), w.addr.String())
+	if got := w.lookUp("secret.novalocal"); !strings.Contains(got, "can't find secret.novalocal: NXDOMAIN") {
+		t.Errorf("secret.novalocal:\n%s", got)
+	}
+	// The node has no name server to ask.
+	if got := w.lookUp("secret.example"); !strings.Contains(got, "SERVFAIL") && !strings.Contains(got, "REFUSED") || strings.Contains(got, "10.9.9.9") {
+		t.Errorf("secret.example:\n%s", got)
+	}
+}
