@@ -55,6 +55,7 @@ type control struct {
 	out, errOut io.Writer
 	now         func() time.Time
 	node        func(dataDir string) (node, error)
+	host        func() (string, error) // this node's name
 	counters    liveCounters
 	daemon      daemonClient
 
@@ -158,7 +159,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 defects found.`,
 	root.AddCommand(
 		c.applyCommand(), c.networksCommand(), c.networkCommand(),
 		c.reservationsCommand(), c.reserveCommand(), c.releaseCommand(),
-		c.importCommand(), c.leasesCommand(), c.eventsCommand(),
+		c.exportCommand(), c.importCommand(), c.leasesCommand(), c.eventsCommand(),
 		c.rulesCommand(), c.checkCommand(), c.configCommand(), c.installCommand(),
 	)
 	return root

@@ -61,7 +61,7 @@ func TestUsage(t *testing.T) {
 		"foo", "aply", "--colour networks", "networks extra", "networks -o yaml", "networks -o dnsmasq", "network", "network remove flat",
 		"network rm", "apply", "apply a b", "reservations a b", "reserve", "reserve flat", "release", "rules", "rules a b", "reserve flat --workload default/",
 		"reserve flat --workload a/b/c", "reserve flat --workload d/w --ip ten", "reserve flat --workload d/w --ip fd00::1",
-		"reserve flat --workload d/w --mac x", "reserve flat --workload d/mac:x", "import f", "import --from kea f", "import --from dnsmasq", "leases a b", "leases -o dnsmasq", "events x", "reserve flat --workload d/w --ifname a/b",
+		"reserve flat --workload d/w --mac x", "reserve flat --workload d/mac:x", "import", "export", "export flat x", "import --from kea f", "import --from dnsmasq", "leases a b", "leases -o dnsmasq", "events x", "reserve flat --workload d/w --ifname a/b",
 	} {
 		if code, _ := s.run(strings.Fields(line)...); code != exitUsage {
 			t.Errorf("%s: exit %d", line, code)
@@ -205,7 +205,7 @@ func TestCompletion(t *testing.T) {
 		{"release ", "default/web-0 10.0.0.2 :4"},
 		{"networks ", ":4"},
 		{"networks -o ", "table json :4"},
-		{"reservations -o ", "table json dnsmasq :4"}, {"import --from ", "dnsmasq :4"},
+		{"reservations -o ", "table json dnsmasq :4"}, {"import --from ", "node dnsmasq :4"},
 		{"apply ", "conflist conf json :8"},
 		{"reserve flat --workload ", "default/web-0 :4"},
 		{"reserve storage --workload ", ":4"},

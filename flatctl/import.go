@@ -12,7 +12,13 @@ import (
 	"github.com/flatdhcp/flatdhcp/ipam"
 )
 
-// importInfo is what `flatctl import -o json` prints.
+// Formats that import reads.
+const (
+	fromNode    = "node"
+	fromDnsmasq = "dnsmasq"
+)
+
+// importInfo is what `flatctl import --from dnsmasq -o json` prints.
 type importInfo struct {
 	Network      string            `json:"network"`
 	DryRun       bool              `json:"dryRun"`
@@ -23,35 +29,42 @@ func (c *control) importCommand() *cobra.Command {
 	var from string
 	var dryRun bool
 	cmd := &cobra.Command{
-		Use:   "import --from dnsmasq FILE",
-		Short: "Reserve what another DHCP server's file reserves",
-		Long: `Make an administrator's reservation of each line of dnsmasq's hosts file (the file that
---dhcp-hostsfile names, such as nova-br100.conf; also the dhcp-host lines of a
-dnsmasq.conf; - is standard input): MAC, address, name and lease time. All of them are
-made, or none: every line that cannot be taken over is named.
+		Use:   "import FILE",
+		Short: "Take over what another node, or another DHCP server's file, reserves",
+		Long: `Take over the reservations in a file (- is standard input): all of them, or none.
 
-The network is the one that has the addresses. A reservation is for a workload: a line's
-is the one that a comment above it names (as 'flatctl reservations -o dnsmasq' writes
-it), else the bare host name, as podman names containers.`,
-		Example: `  flatctl import --from dnsmasq --dry-run /var/lib/nova/networks/nova-br100.conf
-  flatctl reservations flat -o dnsmasq | ssh other flatctl import --from dnsmasq -`,
+What 'flatctl export' printed on a node that is a peer of the network (ipam.peers) becomes
+what this node has of that one; what it had besides is given up, so that the same file
+again changes nothing. Two reservations that are in each other's way are named both.
+
+With --from dnsmasq each line of dnsmasq's hosts file (the file that --dhcp-hostsfile
+names, such as nova-br100.conf; also the dhcp-host lines of a dnsmasq.conf) becomes an
+administrator's reservation: MAC, address, name and lease time. Every line that cannot be
+taken over is named. The network is the one that has the addresses. A reservation is for a
+workload: a line's is the one that a comment above it names (as 'flatctl reservations -o
+dnsmasq' writes it), else the bare host name, as podman names containers.`,
+		Example: `  ssh compute-1 flatctl export flat | flatctl import -
+  flatctl import --from dnsmasq --dry-run /var/lib/nova/networks/nova-br100.conf`,
 		Args: exactly("FILE"),
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			return []string{"conf"}, cobra.ShellCompDirectiveFilterFileExt
+			return []string{"json", "conf"}, cobra.ShellCompDirectiveFilterFileExt
 		},
 		RunE: action(func(ctx context.Context, args []string) error {
-			if from != "dnsmasq" {
-				return usageError{fmt.Sprintf("--from %q: dnsmasq is the only format", from)}
+			switch from {
+			case fromNode:
+				return c.importNode(ctx, args[0], dryRun)
+			case fromDnsmasq:
+				return c.importFile(ctx, args[0], dryRun)
 			}
-			return c.importFile(ctx, args[0], dryRun)
+			return usageError{fmt.Sprintf("--from %q: node (what export prints) or dnsmasq is wanted", from)}
 		}),
 	}
-	cmd.Flags().StringVar(&from, "from", "", "the file's format: dnsmasq (required)")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be reserved, and reserve nothing")
-	_ = cmd.RegisterFlagCompletionFunc("from", cobra.FixedCompletions([]string{"dnsmasq"}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.Flags().StringVar(&from, "from", fromNode, "whose file it is: node (what flatctl export prints there) or dnsmasq")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be done, and do nothing")
+	_ = cmd.RegisterFlagCompletionFunc("from", cobra.FixedCompletions([]string{fromNode, fromDnsmasq}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

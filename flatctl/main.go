@@ -19,6 +19,7 @@ func main() {
 		errOut: os.Stderr,
 		now:    time.Now,
 		node:   thisNode,
+		host:   os.Hostname,
 
 		counters: kernelCounters(),
 		daemon:   daemonClient{rundir.FromEnv(os.Getenv).DaemonSocket()},

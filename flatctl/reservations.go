@@ -27,7 +27,8 @@ func (c *control) reservationsCommand() *cobra.Command {
 		Long: `List the reservations of a network, or of all, by address.
 
 CONTAINER is the attachment that holds the address now: the beginning of its ID and
-its interface. An administrator's reservation that nothing holds has none.`,
+its interface. An administrator's reservation that nothing holds has none, nor has what
+came with an import from another node.`,
 		Example: `  flatctl reservations
   flatctl reservations flat -o dnsmasq >flat.hosts
   flatctl reservations flat -o json | jq -r '.[] | "\(.addr) \(.workload)"'`,
@@ -60,6 +61,9 @@ func (c *control) reservations(ctx context.Context, args []string) error {
 		by := "workload"
 		if r.Admin {
 			by = "administrator"
+		}
+		if node := r.Workload.Peer(); node != "" {
+			by = "peer " + node
 		}
 		rows = append(rows, []string{r.Network.Name, r.Addr.String(), r.MAC.String(), r.Hostname, r.Workload.String(),
 			container, by, r.Since.UTC().Format(time.DateTime)})

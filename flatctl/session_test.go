@@ -88,6 +88,7 @@ func (s *session) runWith(stdin string, args ...string) (int, string) {
 		in: strings.NewReader(stdin), out: &out, errOut: &errOut,
 		now:      func() time.Time { return s.now },
 		node:     func(string) (node, error) { return s.node, s.node.missing },
+		host:     func() (string, error) { return "compute-1", nil },
 		counters: s.counters,
 		daemon:   daemonClient{filepath.Join(s.dir, "flat-dhcpd.sock")},
 	}

@@ -221,3 +221,74 @@ func reserveAdmin(s *Store, req AdminRequest) error {
 	_, err := s.ReserveAdmin(context.Background(), req)
 	return err
 }
+
+// TestImportPeer: what a node has is made what it says, with whatever changed places; its
+// own names and those of others stay apart.
+func TestImportPeer(t *testing.T) {
+	ctx := context.Background()
+	c := newClock()
+	s := mustConfigure(t, testDir(t, WithClock(c.now)), peeredNet())
+	here := mustReserve(t, s, request("vm", "vm")).Reservation
+	row := func(workload, address string, last byte) Reservation {
+		return Reservation{Addr: addr(address), MAC: MAC{2, 0, 0, 0, 0, last}, Hostname: workload, Workload: pod(workload), Since: c.now()}
+	}
+	a, b, other := row("vm", "10.0.0.66", 1), row("b", "10.0.0.67", 2), row("vm", "10.0.0.130", 3)
+	held := b
+	h := holder("b")
+	held.Holder = &h // there, not here
+	for _, step := range []struct {
+		name  string
+		node  string
+		rows  []Reservation
+		trial bool
+		made  int
+		gone  int
+		kept  int
+		want  []string // "ADDRESS LAST-OF-MAC WORKLOAD"
+	}{
+		{"a trial", "compute-1", []Reservation{a, held}, true, 2, 0, 0, nil},
+		{"first", "compute-1", []Reservation{held, a}, false, 2, 0, 0, []string{"10.0.0.66 1 peer:compute-1:pod:vm", "10.0.0.67 2 peer:compute-1:pod:b"}},
+		{"again", "compute-1", []Reservation{a, b}, false, 0, 0, 2, []string{"10.0.0.66 1 peer:compute-1:pod:vm", "10.0.0.67 2 peer:compute-1:pod:b"}},
+		{"another node", "compute-2", []Reservation{other}, false, 1, 0, 0,
+			[]string{"10.0.0.66 1 peer:compute-1:pod:vm", "10.0.0.67 2 peer:compute-1:pod:b", "10.0.0.130 3 peer:compute-2:pod:vm"}},
+		{"changed places", "compute-1", []Reservation{row("vm", "10.0.0.67", 1), row("b", "10.0.0.66", 2)}, false, 2, 0, 0,
+			[]string{"10.0.0.66 2 peer:compute-1:pod:b", "10.0.0.67 1 peer:compute-1:pod:vm", "10.0.0.130 3 peer:compute-2:pod:vm"}},
+		{"one moved", "compute-1", []Reservation{row("vm", "10.0.0.68", 1)}, false, 1, 2, 0,
+			[]string{"10.0.0.68 1 peer:compute-1:pod:vm", "10.0.0.130 3 peer:compute-2:pod:vm"}},
+		{"none left", "compute-1", nil, false, 0, 1, 0, []string{"10.0.0.130 3 peer:compute-2:pod:vm"}},
+	} {
+		t.Run(step.name, func(t *testing.T) {
+			done, err := s.ImportPeer(ctx, step.node, step.rows, step.trial)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(done.Made) != step.made || len(done.Gone) != step.gone || done.Kept != step.kept {
+				t.Errorf("%d made, %d gone, %d kept, want %d, %d, %d", len(done.Made), len(done.Gone), done.Kept, step.made, step.gone, step.kept)
+			}
+			snap, err := s.Snapshot(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(here, snap.Rows[0], equal); diff != "" {
+				t.Errorf("the workload of the same name here:\n%s", diff)
+			}
+			var got []string
+			for _, r := range snap.Rows[1:] {
+				got = append(got, fmt.Sprintf("%s %d %s:%s", r.Addr, r.MAC[5], r.Workload.Kind, r.Workload.Value))
+				if r.Holder != nil || !r.MACRequested {
+					t.Errorf("row %+v", r)
+				}
+			}
+			if diff := cmp.Diff(step.want, got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+	// The last of two is refused: neither comes, and what was there stays.
+	if _, err := s.ImportPeer(ctx, "compute-2", []Reservation{row("new", "10.0.0.131", 4), row("bad", "10.0.0.132", 3), {Addr: addr("10.0.0.133"), MAC: here.MAC, Hostname: "x", Workload: pod("x")}}, false); !errors.Is(err, ErrRefused) {
+		t.Errorf("err = %v", err)
+	}
+	if snap, err := s.Snapshot(ctx); err != nil || len(snap.Rows) != 2 || snap.Rows[1].Addr != other.Addr {
+		t.Errorf("%v, %v", snap.Rows, err)
+	}
+}
