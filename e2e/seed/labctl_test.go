@@ -61,10 +61,10 @@ func TestLabToPlayIn(t *testing.T) {
 	if out := must("status"); !strings.Contains(out, "host compute-2\n") || !strings.Contains(out, "default/pod:web2/eth0") {
 		t.Errorf("the status is without compute-2 and its workload:\n%s", out)
 	}
-	if out := must("sh", "compute-1", "ip", "netns", "exec", "vm1", "udhcpc", "-f", "-q", "-n", "-t", "20", "-i", "eth0", "-s", "/run/lab/udhcpc.sh"); !strings.Contains(out, "lease: event=bound ip=10.0.0.33 ") {
+	if out := must("sh", "compute-1", "ip", "netns", "exec", "vm1", "udhcpc", "-f", "-q", "-n", "-t", "20", "-i", "eth0", "-s", "/run/lab/udhcpc.sh"); !strings.Contains(out, "lease: event=bound ip=10.0.0.2 ") {
 		t.Errorf("vm1 gets no lease:\n%s", out)
 	}
-	for _, addr := range []string{"10.0.0.2", "10.0.0.66", "192.168.56.1"} {
+	for _, addr := range []string{"10.0.0.2", "10.0.0.33", "192.168.56.1"} {
 		must("sh", "compute-1", "ip", "netns", "exec", "web1", "ping", "-c", "1", "-W", "20", addr)
 	}
 	if out := must("sh", "flat", "bridge", "link"); !strings.Contains(out, "compute-2-eth2") {

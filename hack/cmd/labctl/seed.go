@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/flatdhcp/flatdhcp/e2e/lab"
 )
@@ -11,26 +12,34 @@ import (
 // maxHosts is how many hosts share the one subnet, with 32 addresses for each.
 const maxHosts = 8
 
-// seed makes the network of several hosts: each is gateway and DHCP server of its own
-// workloads, which share one flat segment over eth2.
+// seed makes the network that the demo shows: a controller that is gateway, DHCP and DNS
+// server, and compute hosts whose bridges are no more than a switch.
 func seed(ctx context.Context, l *lab.Lab, hosts int) error {
 	if hosts < 2 || hosts > maxHosts {
 		return fmt.Errorf("--hosts %d: 1 is the node alone, 2 to %d are accepted for a controller and compute hosts", hosts, maxHosts)
 	}
-	if err := l.Build(ctx, lab.Seed(hosts-1)); err != nil {
+	computes := hosts - 1
+	if err := l.Build(ctx, lab.Seed(computes)); err != nil {
 		return err
 	}
-	for i, h := range l.Hosts()[1:] { // the first is outside, where nothing of ours runs
+	var peers []string
+	for i := 1; i <= computes; i++ {
+		peers = append(peers, fmt.Sprintf(`{"node": "compute-%d", "rangeStart": "10.0.0.%d", "rangeEnd": "10.0.0.%d"}`, i, first(i), 32*i-1))
+	}
+	c := config{pool: fmt.Sprintf(`"subnet": "10.0.0.0/24", "gateway": "10.0.0.1", "rangeStart": "10.0.0.%d",
+             "peers": [%s]`, 32*computes, strings.Join(peers, ",\n                       ")), gateway: true}
+	if err := furnish(ctx, l.Host("controller"), c, nil); err != nil {
+		return fmt.Errorf("furnishing the controller: %w", err)
+	}
+	for i := 1; i <= computes; i++ {
+		h := l.Host(fmt.Sprintf("compute-%d", i))
+		c := config{pool: fmt.Sprintf(`"subnet": "10.0.0.0/24", "gateway": "10.0.0.1", "rangeStart": "10.0.0.%d", "rangeEnd": "10.0.0.%d"`, first(i), 32*i-1)}
 		workloads := []workload{{fmt.Sprintf("vm%d", i), "vm.d"}, {fmt.Sprintf("web%d", i), "net.d"}}
-		gateway := 32 * i
-		if i == 0 {
-			gateway, workloads = 1, workloads[1:]
-		}
-		pool := fmt.Sprintf(`"subnet": "10.0.0.0/24", "gateway": "10.0.0.%d", "rangeStart": "10.0.0.%d", "rangeEnd": "10.0.0.%d"`,
-			gateway, gateway+1, min(32*i+31, 254))
-		if err := furnish(ctx, h, pool, workloads); err != nil {
+		if err := furnish(ctx, h, c, workloads); err != nil {
 			return fmt.Errorf("furnishing %s: %w", h.Name(), err)
 		}
+	}
+	for _, h := range l.Hosts()[1:] { // the first is outside, where nothing of ours runs
 		if _, _, err := h.Run(ctx, "ip", "link", "set", "eth2", "master", "br100"); err != nil {
 			return err
 		}
@@ -43,16 +52,21 @@ and try, there:
 
     flatctl reservations
     ip netns exec vm1 udhcpc -f -q -i eth0 -s /run/lab/udhcpc.sh
-    ip netns exec web1 ping 10.0.0.2           # web0, on the controller
+    ip netns exec web1 ping 10.0.0.33          # web2, on compute-2
     ip netns exec web1 ping 192.168.56.1       # outside
     ip -brief link; bridge link
+    ping 10.0.0.3                              # web1, from its own host: refused
 
+and on the controller: flatctl leases; tail /run/flat-dhcpd.log.
 The switches are entered as well: hack/lab sh flat, where each port has its host's name.
 
 make lab-down removes it.
 `)
 	return nil
 }
+
+// first is the first address that a compute host gives; the first of all is the gateway.
+func first(compute int) int { return max(2, 32*(compute-1)) }
 
 // start makes a lab that outlives this program, and removes it if make fails.
 func start(ctx context.Context, dir string, furnish func(*lab.Lab) error) (err error) {

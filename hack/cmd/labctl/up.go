@@ -48,7 +48,7 @@ func node(ctx context.Context, l *lab.Lab) error {
 		return err
 	}
 	workloads := []workload{{"web", "net.d"}, {"vm1", "vm.d"}, {"db", "net.d"}}
-	if err := furnish(ctx, h, `"subnet": "10.0.0.0/24"`, workloads); err != nil {
+	if err := furnish(ctx, h, config{pool: `"subnet": "10.0.0.0/24"`, gateway: true}, workloads); err != nil {
 		return err
 	}
 	fmt.Print(`The lab is up. Enter it with
@@ -75,30 +75,38 @@ make lab-down removes it.
 // attached by: containers have their address configured, VMs ask for it.
 type workload struct{ name, confDir string }
 
-// furnish makes a host's network, its daemon and its workloads. The pool is what flat-ipam
-// is told, in JSON.
-func furnish(ctx context.Context, h *lab.Host, pool string, workloads []workload) error {
+// config is what of a host's network is its own: what flat-ipam is told, in JSON, and
+// whether it is the gateway, which runs the daemon.
+type config struct {
+	pool    string
+	gateway bool
+}
+
+// furnish makes a host's network, its daemon and its workloads.
+func furnish(ctx context.Context, h *lab.Host, c config, workloads []workload) error {
 	for dir, addressing := range map[string]string{"net.d": "static", "vm.d": "dhcp"} {
 		conflist := fmt.Sprintf(`{
-  "cniVersion": "1.1.0",
+  "cniVersion": "1.0.0",
   "name": "flat",
   "plugins": [{
     "type": "flat-bridge",
     "bridge": "br100",
+    "isGateway": %t,
     "addressing": "%s",
     "allowSameNetTraffic": true,
     "antiSpoofing": true,
     "ipam": {"type": "flat-ipam", %s}
   }]
 }
-`, addressing, pool)
+`, c.gateway, addressing, c.pool)
 		if err := h.WriteFile(ctx, "/etc/cni/"+dir+"/flat.conflist", 0o644, conflist); err != nil {
 			return err
 		}
 	}
-	// Not a lab.Process: the daemon outlives this program, and so must what it writes to.
-	if _, _, err := h.Run(ctx, "sh", "-c", "flat-dhcpd >/run/flat-dhcpd.log 2>&1 &"); err != nil {
-		return err
+	if c.gateway {
+		if err := serve(ctx, h); err != nil {
+			return err
+		}
 	}
 	for _, w := range workloads {
 		if _, err := h.Container(ctx, w.name); err != nil {
@@ -111,6 +119,21 @@ func furnish(ctx context.Context, h *lab.Host, pool string, workloads []workload
 		if err := cmd.Run(); err != nil {
 			return fmt.Errorf("attaching %s: %w", w.name, err)
 		}
+	}
+	return nil
+}
+
+// serve starts the daemon, once the network is in the store, and waits until its bridge is
+// there. It is not a lab.Process: it outlives this program, and so must what it writes to.
+func serve(ctx context.Context, h *lab.Host) error {
+	const script = `flatctl apply /etc/cni/net.d/flat.conflist
+flat-dhcpd >/run/flat-dhcpd.log 2>&1 &
+until ip link show br100 >/dev/null 2>&1; do
+	kill -0 $! 2>/dev/null || { cat /run/flat-dhcpd.log >&2; exit 1; }
+	sleep 0.02
+done`
+	if _, _, err := h.Run(ctx, "sh", "-ec", script); err != nil {
+		return fmt.Errorf("starting flat-dhcpd: %w", err)
 	}
 	return nil
 }
