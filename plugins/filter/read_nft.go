@@ -24,10 +24,14 @@ const maxReads = 10
 // number.
 type nftConn struct{ c *netlink.Conn }
 
+// messageBuffer, in bytes, holds whatever the kernel answers at once: parts of a dump are of 32
+// KiB at most. Without it each answer is received twice, and dumps come in smaller parts.
+const messageBuffer = 64 << 10
+
 // readNFT reads chains (nil = all of ours, and the built-in ones) as of one
 // generation of the ruleset. The socket is closed at once, or with later.
 func readNFT(ctx context.Context, chains []string, later *closers) (*seen, error) {
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{MessageBufferSize: messageBuffer})
 	if err != nil {
 		return nil, fmt.Errorf("opening a netlink socket: %w", err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -67,9 +66,6 @@ func (p plugin) del(args *skel.CmdArgs) error {
 	if err != nil {
 		return cniError("preparing DEL", err)
 	}
-	// The kernel's freeing of port and rules is waited for beside what follows, and a thread
-	// that waits in the kernel keeps its processor for a while.
-	runtime.GOMAXPROCS(2)
 	return withDeadline(func(ctx context.Context) error {
 		err := node.Delete(ctx, cfg.Name, args.ContainerID, args.IfName)
 		return cniError("deleting "+args.ContainerID+" "+args.IfName+" from network "+cfg.Name, err)

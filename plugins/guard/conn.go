@@ -21,6 +21,11 @@ const (
 	// an element, so some 20,000 ports. Memory is used only as needed.
 	sendBuffer = 16 << 20
 
+	// messageBuffer holds whatever the kernel answers at once: parts of a dump are of
+	// 32 KiB at most, and a refusal repeats the one message that it is about. Without
+	// it each answer is received twice, and dumps come in smaller parts.
+	messageBuffer = 64 << 10
+
 	// defaultTimeout bounds a call whose context has no deadline.
 	defaultTimeout = 10 * time.Second
 )
@@ -50,7 +55,7 @@ type conn struct {
 }
 
 func dial(ctx context.Context) (*conn, error) {
-	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{MessageBufferSize: messageBuffer})
 	if err != nil {
 		return nil, fmt.Errorf("opening a netlink socket to nf_tables: %w", err)
 	}
