@@ -56,15 +56,15 @@ func (c *conn) table() (there, dormant bool, err error) {
 	return there, dormant, err
 }
 
-// base reads the base and compares it with this version's, whose rules it returns
-// as well.
+// base reads the base and compares it with this version's, whose rules it returns as
+// well if they differ.
 func (c *conn) base() (baseState, []encodedRule, error) {
 	want := chains()
-	rules, err := encodeRules(want)
-	if err != nil {
-		return baseState{}, nil, err
+	s, err := c.compareBase(want, markersOf(want))
+	if err != nil || s.defect == "" {
+		return s, nil, err
 	}
-	s, err := c.compareBase(want, rules)
+	rules, err := encodeRules(want)
 	return s, rules, err
 }
 
