@@ -12,6 +12,7 @@ import (
 
 	"github.com/flatdhcp/flatdhcp/dhcpd/server"
 	"github.com/flatdhcp/flatdhcp/ipam"
+	flatlink "github.com/flatdhcp/flatdhcp/plugins/link"
 )
 
 const (
@@ -58,6 +59,13 @@ func lookBridge(name string) (server.Binding, error) {
 			b.Addrs = append(b.Addrs, ip.Unmap())
 		}
 	}
+	// A shared gateway's address is on a leg of the bridge; what is sent to it comes in by
+	// the bridge all the same.
+	leg, err := flatlink.Addresses(context.Background(), flatlink.LegName(name))
+	if err != nil {
+		return server.Binding{}, err
+	}
+	b.Addrs = append(b.Addrs, leg...)
 	return b, nil
 }
 

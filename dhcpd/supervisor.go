@@ -125,6 +125,9 @@ func (s *supervisor) wanted() map[string]served {
 		}
 		if err == nil && !slices.Contains(b.Addrs, c.Network.Pool.Gateway) {
 			err = fmt.Errorf("gateway address %s is not on bridge %s", c.Network.Pool.Gateway, name)
+			if c.Network.SharesGateway() {
+				err = fmt.Errorf("shared gateway address %s is not on the leg of bridge %s", c.Network.Pool.Gateway, name)
+			}
 		}
 		if err != nil {
 			s.tell(slog.LevelInfo, n, fmt.Sprintf("network %s waits to be served: %v", n.Name(), err))

@@ -65,9 +65,10 @@ func newSubjectOn(t *testing.T, prepare func(*node)) *subject {
 
 // newLonelySubject is a subject on a node without neighbours, on which script removes what
 // a DEL leaves: the bridge, or its address.
-func newLonelySubject(t *testing.T, script string) *subject {
+func newLonelySubject(t *testing.T, script string, extra keys) *subject {
 	t.Helper()
 	s := newContainer(t, keys{"allowSameNetTraffic": false})
+	s.n.configure(extra)
 	s.reset = script
 	s.must("ADD") // leaves store and base rules
 	s.must("DEL")
@@ -188,7 +189,7 @@ func (s *subject) there(what string) {
 }
 
 // newIndex is the number of an interface, which every pair, or a new bridge, gets anew.
-var newIndex = regexp.MustCompile(`(?m)^\d+: (fdp\w+|eth0|br100)(?:@if\d+)?:`)
+var newIndex = regexp.MustCompile(`(?m)^\d+: (fdp\w+|fgw\w+|fgp\w+|eth0|br100)(?:@\w+)?:`)
 
 func (s *subject) text(state lab.State) string {
 	s.n.t.Helper()

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/flatdhcp/flatdhcp/e2e/lab/inject"
+	"github.com/flatdhcp/flatdhcp/plugins/link"
 )
 
 // crisis is one way for a system call to go wrong.
@@ -102,13 +103,17 @@ func TestEverySystemCall(t *testing.T) {
 // The same for the node's first ADD, which makes the bridge and its address, or gives one
 // that it adopts the address: undone, it leaves nothing of that either.
 func TestEverySystemCallOfTheFirstADD(t *testing.T) {
-	for _, tt := range []struct{ name, reset string }{
-		{"bridge made", "[ ! -e /sys/class/net/br100 ] || ip link del br100"},
-		{"bridge adopted", "ip address flush dev br100"},
+	for _, tt := range []struct {
+		name, reset string
+		extra       keys
+	}{
+		{"bridge made", "[ ! -e /sys/class/net/br100 ] || ip link del br100", nil},
+		{"bridge adopted", "ip address flush dev br100", nil},
+		{"with a shared gateway", fmt.Sprintf("for l in %s br100; do [ ! -e /sys/class/net/$l ] || ip link del $l; done", link.LegName("br100")), sharedKeys},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s := newLonelySubject(t, tt.reset)
+			s := newLonelySubject(t, tt.reset, tt.extra)
 			s.meets("ADD", s.crises("ADD", watched[0]), 37)
 		})
 	}

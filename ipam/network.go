@@ -100,6 +100,10 @@ const (
 type Bridge struct {
 	Name      string `json:"name"`      // the Linux bridge, br100 by default
 	IsGateway bool   `json:"isGateway"` // this node carries the gateway address and DHCP
+	// GatewayShared: other nodes carry the same gateway address and MAC. NodeAddress is what
+	// this one has of its own then, and is zero otherwise.
+	GatewayShared bool       `json:"gatewayShared,omitempty"`
+	NodeAddress   netip.Addr `json:"nodeAddress,omitzero"`
 	// GatewayAddresses count as gateways beside the network's own; ascending.
 	GatewayAddresses []netip.Addr `json:"gatewayAddresses,omitempty"`
 	// IsDefaultGateway: nil = install the default route unless the container has one

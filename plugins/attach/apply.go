@@ -193,6 +193,12 @@ func (n *Node) Remove(ctx context.Context, network string) error {
 			if err := n.Filter.Remove(ctx, given(rest.networks), own); err != nil {
 				return err
 			}
+			if own.SharesGateway() {
+				// It has no use but the network's.
+				if _, err := link.RemoveLeg(ctx, own.Bridge.Name); err != nil {
+					return err
+				}
+			}
 		}
 		return n.Data.Remove(ctx, network)
 	})

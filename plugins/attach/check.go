@@ -75,6 +75,7 @@ func (v *checking) checks() []check {
 	return []check{
 		{"the result", v.result},
 		{"bridge " + v.network.Bridge.Name, v.bridge},
+		{"the shared gateway", v.leg},
 		{"port " + v.portName, v.hostSide},
 		{"interface " + v.claim.IfName, v.inside},
 		{"the guard", v.guard},
@@ -115,7 +116,7 @@ func (v *checking) bridge(ctx context.Context) error {
 	v.unless(b.Up, "bridge %s is down: `ip link set %s up`", spec.Name, spec.Name)
 	if spec.Gateway.IsValid() {
 		v.unless(slices.Contains(b.Addrs, spec.Gateway),
-			"bridge %s lacks the gateway address %s: the next ADD adds it", spec.Name, spec.Gateway)
+			"bridge %s lacks the %s %s: the next ADD adds it", spec.Name, addressName(v.network), spec.Gateway)
 	}
 	if spec.OnLo.IsValid() {
 		has, err := link.HasAddress(ctx, spec.OnLo)

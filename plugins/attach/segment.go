@@ -30,8 +30,14 @@ func Segment(ctx context.Context, network ipam.Network) (guard.Segment, error) {
 		return s, err
 	}
 	s.Uplink = guard.Uplink{Name: b.FlatInterface, MACs: macs, BlockDHCP: network.BlocksDHCP(), Relays: b.DHCP.Relays}
-	if b.IsGateway {
-		s.Uplink.Addrs = []netip.Addr{network.Pool.Gateway}
+	if own := network.OwnAddress(); own.IsValid() {
+		s.Uplink.Addrs = []netip.Addr{own}
+	}
+	if network.SharesGateway() {
+		s.Uplink.Shared, s.Uplink.SharedMACs = []netip.Addr{network.Pool.Gateway}, []ipam.MAC{network.GatewayMAC()}
+		if network.ServesMetadata() {
+			s.Uplink.Shared = append(s.Uplink.Shared, ipam.MetadataAddr)
+		}
 	}
 	if network.ServesMetadata() && network.BlocksDHCP() {
 		// Every node that serves its own workloads has the address: each answers its own.

@@ -18,6 +18,7 @@ import (
 // beneath it, and what the node itself carries.
 type Side struct {
 	Bridge  link.BridgeInfo
+	LegMade bool     // the shared gateway's
 	Changes []string // what was done
 	Notices []string // what there is to say of it; none where nothing was done
 }
@@ -44,11 +45,11 @@ func (n *Node) bringUp(ctx context.Context, network ipam.Network) (side Side, er
 	side.Bridge = info
 	switch {
 	case info.Created && info.AddedAddress:
-		side.Changes = append(side.Changes, fmt.Sprintf("bridge %s is made, with gateway address %s", info.Name, spec.Gateway))
+		side.Changes = append(side.Changes, fmt.Sprintf("bridge %s is made, with %s %s", info.Name, addressName(network), spec.Gateway))
 	case info.Created:
 		side.Changes = append(side.Changes, fmt.Sprintf("bridge %s is made", info.Name))
 	case info.AddedAddress:
-		side.Changes = append(side.Changes, fmt.Sprintf("bridge %s has gateway address %s now", info.Name, spec.Gateway))
+		side.Changes = append(side.Changes, fmt.Sprintf("bridge %s has %s %s now", info.Name, addressName(network), spec.Gateway))
 	}
 	if info.AddedOnLo {
 		side.Changes = append(side.Changes, fmt.Sprintf("lo has metadata address %s now", spec.OnLo))
@@ -56,6 +57,9 @@ func (n *Node) bringUp(ctx context.Context, network ipam.Network) (side Side, er
 	if info.AddedAddress && err == nil {
 		// For who has known it elsewhere; nova's send_arp_for_ha.
 		err = link.AnnounceHost(ctx, info.Name, info.MAC, spec.Gateway.Addr(), announcements)
+	}
+	if err == nil {
+		err = bringUpLeg(ctx, network, &side)
 	}
 	if side.changed() {
 		side.Notices = notices // once, not with every container
@@ -66,12 +70,18 @@ func (n *Node) bringUp(ctx context.Context, network ipam.Network) (side Side, er
 // takeDown undoes what a bringUp did whose caller holds the node's lock, unless others
 // rely on it by now.
 func (n *Node) takeDown(ctx context.Context, network ipam.Network, side Side) error {
+	if side.LegMade {
+		// A port of the bridge itself, which would keep it.
+		if err := link.RemoveCreatedLeg(ctx, side.Bridge.Name); err != nil {
+			return err
+		}
+	}
 	return link.RemoveCreatedBridge(ctx, BridgeSpec(network), side.Bridge)
 }
 
 // changed reports whether there is anything for takeDown to undo.
 func (s Side) changed() bool {
-	return s.Bridge.Created || s.Bridge.AddedAddress || s.Bridge.AddedOnLo
+	return s.Bridge.Created || s.Bridge.AddedAddress || s.Bridge.AddedOnLo || s.LegMade
 }
 
 // BridgeSpec returns the bridge that network wants on this node, but for what it borrows
@@ -83,9 +93,10 @@ func BridgeSpec(network ipam.Network) link.BridgeSpec {
 		MAC:            ipam.DeriveMAC(network.Pool.MACPrefix, network.Pool.Gateway),
 		MTU:            b.MTU,
 		NFCallIPTables: network.Filtered(),
+		Shared:         network.SharesGateway(),
 	}
-	if b.IsGateway {
-		spec.Gateway = netip.PrefixFrom(network.Pool.Gateway, network.Pool.Subnet.Bits())
+	if own := network.OwnAddress(); own.IsValid() {
+		spec.Gateway = netip.PrefixFrom(own, network.Pool.Subnet.Bits())
 	}
 	if network.ServesMetadata() {
 		spec.OnLo = ipam.MetadataAddr
@@ -94,10 +105,11 @@ func BridgeSpec(network ipam.Network) link.BridgeSpec {
 }
 
 // sideSpec is BridgeSpec with the MAC of this machine's bridge. The gateway's is the
-// gateway node's alone: two nodes of one segment must not have the same.
+// gateway node's alone, and a shared gateway's its leg's: two nodes of one segment must
+// not have bridges of the same.
 func sideSpec(network ipam.Network) (link.BridgeSpec, error) {
 	spec := BridgeSpec(network)
-	if network.Bridge.IsGateway {
+	if network.Bridge.IsGateway && !network.SharesGateway() {
 		return spec, nil
 	}
 	id, err := machineID()

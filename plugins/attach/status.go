@@ -49,6 +49,9 @@ func lookForBridge(ctx context.Context, network ipam.Network) error {
 	if err == nil {
 		err = link.CanMake(ctx, "veth")
 	}
+	if err == nil && network.SharesGateway() {
+		err = link.LegFree(ctx, network.Bridge.Name)
+	}
 	return err
 }
 

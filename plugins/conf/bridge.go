@@ -21,8 +21,19 @@ const (
 	maxMTU = 65535
 )
 
-// portPrefix begins the name of every workload port; the guard drops by it.
-const portPrefix = "fdp"
+// portPrefix begins the name of every workload port; the guard drops by it. The others
+// begin those of a shared gateway's two ends.
+const portPrefix, legPrefix, legPortPrefix = "fdp", "fgw", "fgp"
+
+// notOurs refuses a link's name that is, or might be, one of our own links'.
+func (o *object) notOurs(key, name string) error {
+	for prefix, whose := range map[string]string{portPrefix: "workload ports", legPrefix: "shared gateways", legPortPrefix: "shared gateways"} {
+		if strings.HasPrefix(name, prefix) {
+			return o.invalid(key, "names that begin with %q are those of %s", prefix, whose)
+		}
+	}
+	return nil
+}
 
 // readBridge reads flat-bridge's keys. The notices name those without effect.
 func (o *object) readBridge() (*ipam.Bridge, []string, error) {
@@ -46,10 +57,7 @@ func (o *object) readBridgeName(b *ipam.Bridge) (err error) {
 	if !isLinkName(b.Name) {
 		return o.invalid("bridge", linkNameWanted)
 	}
-	if strings.HasPrefix(b.Name, portPrefix) {
-		return o.invalid("bridge", "names that begin with %q are those of workload ports", portPrefix)
-	}
-	return nil
+	return o.notOurs("bridge", b.Name)
 }
 
 const linkNameWanted = "a link's name is wanted: at most 15 letters, digits, '_', '-' and '.', the first a letter, digit or '_'"

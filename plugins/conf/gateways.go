@@ -45,6 +45,44 @@ func (o *object) readGateways(n *ipam.Network) error {
 	if len(items) > 0 && !anyLeft(&n.Pool) {
 		return o.invalid("gatewayAddresses", "nothing of the range %s to %s is left to give", n.Pool.RangeStart, n.Pool.RangeEnd)
 	}
+	return o.readShared(n)
+}
+
+// readShared reads whether other nodes have the same gateway address, and what address
+// this one then has of its own.
+func (o *object) readShared(n *ipam.Network) (err error) {
+	b := n.Bridge
+	if b.GatewayShared, err = o.boolean("gatewayShared", false); err != nil {
+		return err
+	}
+	if b.GatewayShared && !b.IsGateway {
+		return o.invalid("gatewayShared", "isGateway is false here, so that this node has no gateway address to share: leave one of the two out")
+	}
+	a, err := o.addr4("nodeAddress")
+	given := a.IsValid()
+	switch {
+	case err != nil:
+		return err
+	case given && !b.GatewayShared:
+		return o.invalid("nodeAddress", `it is for "gatewayShared": true; this node's address would be the gateway's, or none: leave it out`)
+	case !b.GatewayShared:
+		return nil
+	case !given:
+		return invalid("nodeAddress", nil, "gatewayShared needs it: an address of subnet %s that no other node and no workload has", n.Pool.Subnet)
+	case a == n.Pool.Gateway:
+		return o.invalid("nodeAddress", "it is the shared gateway's: each node needs one of its own beside it")
+	}
+	if err := nodesOwn(n.Pool, o.at("nodeAddress"), a); err != nil {
+		return err
+	}
+	b.NodeAddress = a
+	if !slices.Contains(n.Pool.Nodes, a) {
+		n.Pool.Nodes = append(n.Pool.Nodes, a)
+		slices.SortFunc(n.Pool.Nodes, netip.Addr.Compare)
+	}
+	if !anyLeft(&n.Pool) {
+		return o.invalid("nodeAddress", "nothing of the range %s to %s is left to give", n.Pool.RangeStart, n.Pool.RangeEnd)
+	}
 	return nil
 }
 

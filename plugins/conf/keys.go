@@ -41,6 +41,8 @@ var bridgeKeys = append([]key{
 	{name: "bridge", accepted: `a bridge's name such as "br100"`},
 	{name: "isGateway", accepted: "true or false"},
 	{name: "isDefaultGateway", accepted: "true or false"},
+	{name: "gatewayShared", accepted: "true or false"},
+	{name: "nodeAddress", accepted: "an address of the subnet"},
 	{name: "gatewayAddresses", accepted: `a list of addresses of the subnet, such as ["10.0.0.1", "10.0.0.2"]`},
 	{name: "allowSameNetTraffic", accepted: "true or false"},
 	{name: "ingress", accepted: `a list of rules such as {"protocol": "tcp", "ports": "80", "from": ["10.1.0.0/16"]}`},
@@ -71,8 +73,7 @@ var bridgeKeys = append([]key{
 	{name: "annotations", accepted: `a list of what pods may ask for, such as ["ip", "mac", "hostname"]`},
 	{name: "statusOnExhaustion", accepted: `"fail" or "ok"`},
 
-	{name: "flatInterface", state: keyLater}, {name: "gatewayShared", state: keyLater},
-	{name: "nodeAddress", state: keyLater},
+	{name: "flatInterface", state: keyLater},
 	{name: "allowedAddresses", state: keyLater},
 	{name: "detectConflict", state: keyLater},
 	{name: "moveAddresses", state: keyLater},

@@ -2,7 +2,6 @@ package conf
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
 )
@@ -28,8 +27,8 @@ func (o *object) readNAT(n ipam.Network) (err error) {
 	if _, given := o.raw("publicInterface"); given && !isLinkName(b.PublicInterface) {
 		return o.invalid("publicInterface", linkNameWanted)
 	}
-	if strings.HasPrefix(b.PublicInterface, portPrefix) {
-		return o.invalid("publicInterface", "names that begin with %q are those of workload ports", portPrefix)
+	if err := o.notOurs("publicInterface", b.PublicInterface); err != nil {
+		return err
 	}
 	return o.readNonMasquerade(b)
 }

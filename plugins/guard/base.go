@@ -24,6 +24,8 @@ const (
 	setAddresses setName = "addresses" // addresses reachable behind a port
 	setGateways  setName = "gateways"  // whose DHCP replies reach closed ports
 
+	setGatewayMACs setName = "gateway_macs" // shared gateways', to which IPv4 is the node's
+
 	setLimitARP       setName = "limit_arp" // ports, each with its limit
 	setLimitBroadcast setName = "limit_broadcast"
 	setLimitDHCP      setName = "limit_dhcp"
@@ -50,6 +52,7 @@ func sets() []set {
 		{setSources, []fieldType{ifName, etherAddr, ipv4Addr}},
 		{setAddresses, []fieldType{ifName, ipv4Addr}},
 		{setGateways, []fieldType{ipv4Addr}},
+		{setGatewayMACs, []fieldType{ifName, etherAddr}},
 		{setLimitARP, []fieldType{ifName}},
 		{setLimitBroadcast, []fieldType{ifName}},
 		{setLimitDHCP, []fieldType{ifName}},
@@ -132,10 +135,12 @@ func chains() []chain {
 		}},
 		{"forward", &hook{"forward", hookForward, priorityFilter, "filter"}, []rule{
 			{oifPrefix(), goTo("to_port")},
+			{toLeg(), isGroup(), goTo("to_leg")},
 			{setUplinks.in(oifname()), goTo("to_uplink")},
 		}},
 		{"output", &hook{"output", hookOutput, priorityFilter, "filter"}, []rule{
 			{oifPrefix(), goTo("to_port")},
+			{toLeg(), isGroup(), goTo("to_leg")},
 			{setUplinks.in(oifname()), goTo("to_uplink")},
 		}},
 
@@ -145,6 +150,11 @@ func chains() []chain {
 			{isLinkLocal(), dropAs(inBPDU)},
 			{jump("limits")},
 			{etherType(etherTypeIPv4), jump("no_dhcp_server")},
+			// A shared gateway's MAC is behind a port of the bridge, its leg, where ARP is
+			// answered. IPv4 to it would cross the bridge and then be routed, and meet
+			// conntrack twice: its MAC's first octet is made that of the leg's own port, which
+			// the bridge takes for its own.
+			{setGatewayMACs.in(iifname(), etherTo()), etherType(etherTypeIPv4), toHost(), hostSide()},
 			{setUnchecked.in(iifname()), goTo("from_unchecked")},
 			{setMACs.notIn(iifname(), etherSrc()), dropAs(inMAC)},
 			{setMACOnly.in(iifname()), goTo("from_mac_only")},
@@ -210,6 +220,12 @@ func chains() []chain {
 			// A probe (RFC 5227) asks on behalf of no address yet.
 			{arpRequest(), arpSrcIP().is(unspecified), setMACs.in(iifname(), arpSrcMAC()), accept()},
 			{dropAs(inARP)},
+		}},
+
+		// The node hears broadcasts by the bridge, also its own.
+		{"to_leg", nil, []rule{
+			{etherType(etherTypeARP), accept()},
+			{dropAs(outLeg)},
 		}},
 
 		// What a workload would receive.

@@ -165,6 +165,9 @@ func (p Port) elements() []element {
 			es = append(es, setSources.element(name, p.MAC[:], a.AsSlice()))
 		}
 	}
+	if !p.Gateway.IsZero() {
+		es = append(es, setGatewayMACs.element(name, p.Gateway[:]))
+	}
 	es = append(es, p.limits()...)
 	return append(es, p.uplinkElements()...)
 }
@@ -182,6 +185,7 @@ const (
 	recordClosed    = "closed"
 	recordUnchecked = "unchecked"
 	recordMACOnly   = "maconly"
+	recordGateway   = "gw="     // and its MAC
 	recordUplink    = "uplink=" // and its name
 )
 
@@ -209,6 +213,9 @@ func (p Port) record() string {
 	}
 	if p.Limits != (ipam.Limits{}) {
 		words = append(words, limitsRecord(p.Limits))
+	}
+	if !p.Gateway.IsZero() {
+		words = append(words, recordGateway+p.Gateway.String())
 	}
 	if p.Uplink != "" {
 		words = append(words, recordUplink+p.Uplink)
@@ -238,6 +245,8 @@ func (e element) port() (Port, bool) {
 			p.CheckSource, p.CheckMAC = false, true
 		case strings.HasPrefix(word, recordLimits):
 			p.Limits, err = parseLimits(word)
+		case strings.HasPrefix(word, recordGateway):
+			p.Gateway, err = ipam.ParseMAC(strings.TrimPrefix(word, recordGateway))
 		case strings.HasPrefix(word, recordUplink):
 			p.Uplink = strings.TrimPrefix(word, recordUplink)
 		default:

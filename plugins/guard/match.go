@@ -2,12 +2,15 @@ package guard
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
 )
 
 // A match is one word of a rule, a condition or an action: what nft prints of it
@@ -117,6 +120,28 @@ func iifPrefix() match {
 func oifPrefix() match {
 	return match{`oifname "` + PortPrefix + `*"`, link,
 		[]expr.Any{meta(expr.MetaKeyOIFNAME, reg1), compare(expr.CmpOpEq, []byte(PortPrefix)...)}}
+}
+
+// toLeg matches the ports of shared gateways by their name.
+func toLeg() match {
+	return match{`oifname "` + LegPrefix + `*"`, link,
+		[]expr.Any{meta(expr.MetaKeyOIFNAME, reg1), compare(expr.CmpOpEq, []byte(LegPrefix)...)}}
+}
+
+// toHost says that the frame is for this machine, which the bridge has found out, by the
+// destination, before any hook.
+func toHost() match {
+	return match{"meta pkttype set host", link, []expr.Any{
+		&expr.Immediate{Register: reg1, Data: []byte{unix.PACKET_HOST}},
+		&expr.Meta{Key: expr.MetaKeyPKTTYPE, Register: reg1, SourceRegister: true}}}
+}
+
+// hostSide turns the destination into what ipam.MAC.HostSide makes of it.
+func hostSide() match {
+	first := ipam.MAC{}.HostSide()[0]
+	return match{fmt.Sprintf("@ll,0,8 set 0x%x", first), link, []expr.Any{
+		&expr.Immediate{Register: reg1, Data: []byte{first}},
+		&expr.Payload{OperationType: expr.PayloadWrite, SourceRegister: reg1, Base: expr.PayloadBaseLLHeader, Offset: offsetEtherDst, Len: 1}}}
 }
 
 // typeText is nft's name of an ethertype.

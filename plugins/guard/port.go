@@ -14,6 +14,9 @@ import (
 // node: the guard hooks all bridges and tells ours by it.
 const PortPrefix = "fdp"
 
+// LegPrefix begins the name of the bridge's port that leads to a shared gateway.
+const LegPrefix = "fgp"
+
 // maxPortName is IFNAMSIZ without its terminating zero.
 const maxPortName = 15
 
@@ -36,6 +39,9 @@ type Port struct {
 	// Uplink is the one of the port's network: nothing enters by it in the workload's
 	// name. Empty = none.
 	Uplink string
+	// Gateway is the MAC of a gateway that other nodes have as well; zero = none. IPv4 that
+	// the workload sends to it is taken in by the bridge itself: see link.LegSpec.
+	Gateway ipam.MAC
 	// Limits bound what the workload may send, whatever else is checked.
 	Limits ipam.Limits
 }
@@ -47,6 +53,9 @@ func PortFor(n ipam.Network, r ipam.Reservation, portName string) Port {
 		p.CheckSource = n.Bridge.AntiSpoofing
 		p.CheckMAC = n.Bridge.MACSpoofCheck && !p.CheckSource
 		p.Uplink = n.Bridge.FlatInterface
+		if n.SharesGateway() {
+			p.Gateway = n.GatewayMAC()
+		}
 		p.Limits = n.Bridge.Limits
 	}
 	return p
@@ -59,6 +68,9 @@ func (p Port) validate() error {
 	}
 	if p.MAC.IsZero() || p.MAC.IsMulticast() {
 		return fmt.Errorf("port %s: %s is no workload's MAC: a unicast one is wanted", p.Name, p.MAC)
+	}
+	if p.Gateway.IsMulticast() {
+		return fmt.Errorf("port %s: %s is no gateway's MAC: a unicast one is wanted", p.Name, p.Gateway)
 	}
 	if len(p.Addrs) == 0 {
 		return fmt.Errorf("port %s has no address", p.Name)

@@ -22,6 +22,7 @@ const (
 	outARP           = "out_arp"
 	outClosed        = "out_closed"
 	outEtherType     = "out_ethertype"
+	outLeg           = "out_leg"
 	uplinkInMAC      = "uplink_in_mac"
 	uplinkInIPv4     = "uplink_in_ipv4"
 	uplinkInARP      = "uplink_in_arp"
@@ -62,6 +63,7 @@ func Reasons() []Reason {
 		{outARP, "ARP that is no plain request or reply", false},
 		{outClosed, "a group-addressed frame to a closed port", false},
 		{outEtherType, "neither IPv4 nor ARP", false},
+		{outLeg, "a group-addressed frame but ARP to a shared gateway, which hears it by the bridge", false},
 		{uplinkInMAC, "the source MAC is this node's or that of a workload here", true},
 		{uplinkInIPv4, "the IPv4 source is this node's or that of a workload here", true},
 		{uplinkInARP, "the ARP sender is this node or a workload here", true},

@@ -31,7 +31,7 @@ func someUplinks() []Segment {
 func uplinkPorts() []Port {
 	return []Port{
 		{Name: "fdpone", MAC: mac(12), Addrs: []netip.Addr{addr(12)}, CheckSource: true, Uplink: "eth1"},
-		{Name: "fdptwo", MAC: mac(13), Addrs: []netip.Addr{netip.MustParseAddr("10.9.0.13")}, Closed: true, Uplink: "eth2"},
+		{Name: "fdptwo", MAC: mac(13), Addrs: []netip.Addr{netip.MustParseAddr("10.9.0.13")}, Closed: true, Uplink: "eth2", Gateway: mac(0x90)},
 	}
 }
 

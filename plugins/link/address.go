@@ -13,7 +13,11 @@ import (
 // ensureAddress gives the bridge the gateway address unless it has it. Another
 // address that shares the subnet would answer DHCP and count as this node's, or
 // carries another prefix length: a mistake, or the NIC's own address.
-func (c *conn) ensureAddress(ctx context.Context, d device, want netip.Prefix) (added bool, err error) {
+func (c *conn) ensureAddress(ctx context.Context, d device, spec BridgeSpec) (added bool, err error) {
+	want, what, key := spec.Gateway, "the gateway", "gateway"
+	if spec.Shared {
+		what, key = "the node address", "nodeAddress"
+	}
 	has, err := c.addresses(ctx, d)
 	if err != nil {
 		return false, err
@@ -25,8 +29,8 @@ func (c *conn) ensureAddress(ctx context.Context, d device, want netip.Prefix) (
 	}
 	for _, p := range has {
 		if p.Overlaps(want) {
-			return false, fmt.Errorf("bridge %s has address %s, which is not the gateway %s of the same subnet: remove it (`ip address del %s dev %s`) or set `gateway` to it",
-				d.name, p, want, p, d.name)
+			return false, fmt.Errorf("bridge %s has address %s, which is not %s %s of the same subnet: remove it (`ip address del %s dev %s`) or set `%s` to it",
+				d.name, p, what, want, p, d.name, key)
 		}
 	}
 	err = c.AddrAdd(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: d.index}}, address(want))

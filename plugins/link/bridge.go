@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -19,6 +18,7 @@ type BridgeSpec struct {
 	MAC            ipam.MAC     // of a bridge made here; an adopted one keeps its own
 	MTU            int          // bytes, of a bridge made here; 0 = 1500
 	Gateway        netip.Prefix // the gateway address with the subnet's length; zero = none
+	Shared         bool         // the gateway is shared and has a leg (EnsureLeg): Gateway is nodeAddress
 	OnLo           netip.Addr   // a further address of the gateway's, kept on lo; zero = none
 	NFCallIPTables bool         // bridged IPv4 frames meet iptables, by the bridge's own flag
 }
@@ -103,7 +103,7 @@ func EnsureBridge(ctx context.Context, spec BridgeSpec) (info BridgeInfo, notice
 		if err := enableForwarding(); err != nil {
 			return info, nil, fmt.Errorf("making bridge %s the gateway: %w", d.name, err)
 		}
-		if info.AddedAddress, err = c.ensureAddress(ctx, d, spec.Gateway); err != nil {
+		if info.AddedAddress, err = c.ensureAddress(ctx, d, spec); err != nil {
 			return info, nil, err
 		}
 	}
@@ -119,8 +119,8 @@ func (s BridgeSpec) check() error {
 	if err := checkName(s.Name); err != nil {
 		return fmt.Errorf("checking bridge name: %w", err)
 	}
-	if strings.HasPrefix(s.Name, PortPrefix) {
-		return fmt.Errorf("bridge name %q starts with %q, which is kept for workload ports: choose another", s.Name, PortPrefix)
+	if Reserved(s.Name) {
+		return fmt.Errorf("bridge name %q starts with %q, which is kept for ports of ours: choose another", s.Name, s.Name[:len(PortPrefix)])
 	}
 	if s.MAC.IsZero() || s.MAC.IsMulticast() {
 		return fmt.Errorf("%s is no MAC for bridge %s", s.MAC, s.Name)

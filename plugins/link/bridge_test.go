@@ -186,7 +186,8 @@ func TestEnsureBridgeRefuses(t *testing.T) {
 			deleteLinkAtEnd(t, "real")
 			ok(t, netlink.LinkAddAltName(linkNamed(t, "real"), "br100"))
 		}, nil, `looking up bridge br100: "br100" is only an alternative name of interface real`},
-		{"a port's name", nil, func(s *BridgeSpec) { s.Name = "fdp0" }, `bridge name "fdp0" starts with "fdp", which is kept for workload ports: choose another`},
+		{"a leg's name", nil, func(s *BridgeSpec) { s.Name = "fgw0" }, `bridge name "fgw0" starts with "fgw", which is kept for ports of ours: choose another`},
+		{"a port's name", nil, func(s *BridgeSpec) { s.Name = "fdp0" }, `bridge name "fdp0" starts with "fdp", which is kept for ports of ours: choose another`},
 		{"a long name", nil, func(s *BridgeSpec) { s.Name = "sixteen-bytes-xx" }, `checking bridge name: interface name "sixteen-bytes-xx" is 16 bytes long: the kernel takes at most 15`},
 		{"no MAC", nil, func(s *BridgeSpec) { s.MAC = ipam.MAC{} }, "00:00:00:00:00:00 is no MAC for bridge br100"},
 		{"another address of the subnet", func(t *testing.T) { bridgeWith(t, "10.0.0.9/24") }, nil,

@@ -65,6 +65,10 @@ func Pinned(ctx context.Context, port string, mac ipam.MAC) (bool, error) {
 	if d.masterKind != "bridge" {
 		return false, nil
 	}
+	return c.pinned(d, mac)
+}
+
+func (c *conn) pinned(d device, mac ipam.MAC) (bool, error) {
 	n, ok, err := c.bridgeEntry(d, mac)
 	return ok && n.LinkIndex == d.index && n.State&netlink.NUD_NOARP != 0 && n.Flags&ntfSticky != 0, err
 }

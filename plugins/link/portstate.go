@@ -128,7 +128,13 @@ func WaitForwarding(ctx context.Context, name string, limit time.Duration) (bool
 		return false, err
 	}
 	defer c.close()
-	end := time.Now().Add(min(limit, maxForwardingWait))
+	return c.waitForwarding(ctx, name, "", limit)
+}
+
+// waitForwarding is WaitForwarding for a port of any name, which waits for end to be able to
+// send as well, unless that is empty.
+func (c *conn) waitForwarding(ctx context.Context, name, end string, limit time.Duration) (bool, error) {
+	until := time.Now().Add(min(limit, maxForwardingWait))
 	for step := time.Millisecond; ; step = min(2*step, 10*time.Millisecond) {
 		d, ok, err := c.port(name)
 		switch {
@@ -141,13 +147,19 @@ func WaitForwarding(ctx context.Context, name string, limit time.Duration) (bool
 			if err != nil {
 				return false, fmt.Errorf("looking at the bridge of port %s: %w", name, err)
 			}
-			if bridge.operative {
+			other := device{operative: true}
+			if end != "" {
+				if other, err = c.device(end); err != nil {
+					return false, fmt.Errorf("looking at the other end of port %s: %w", name, err)
+				}
+			}
+			if bridge.operative && other.operative {
 				return true, nil
 			}
 		case d.asPort.state != stateDisabled: // listening, learning, blocking: spanning tree
 			return false, nil
 		}
-		left := time.Until(end)
+		left := time.Until(until)
 		if left <= 0 {
 			return false, nil
 		}

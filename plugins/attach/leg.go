@@ -1,0 +1,65 @@
+package attach
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/flatdhcp/flatdhcp/ipam"
+	"github.com/flatdhcp/flatdhcp/plugins/link"
+)
+
+// legSpec is what network's shared gateway wants on this node. Metadata is asked for where
+// the gateway is: a guest with a route for 169.254.0.0/16 looks for it by ARP.
+func legSpec(network ipam.Network, mtu int) link.LegSpec {
+	spec := link.LegSpec{Bridge: network.Bridge.Name, Addr: network.Pool.Gateway, MAC: network.GatewayMAC(), MTU: mtu}
+	if network.ServesMetadata() {
+		spec.More = append(spec.More, ipam.MetadataAddr)
+	}
+	return spec
+}
+
+// bringUpLeg makes the leg of a shared gateway ready, on a bridge that is; of one that is
+// no longer shared it takes it away, once the address is on the bridge.
+func bringUpLeg(ctx context.Context, network ipam.Network, side *Side) (err error) {
+	if !network.SharesGateway() {
+		if !side.Bridge.AddedAddress {
+			return nil // it has been seen to
+		}
+		removed, err := link.RemoveLeg(ctx, side.Bridge.Name)
+		if removed {
+			side.Changes = append(side.Changes, fmt.Sprintf("bridge %s has lost the leg of a shared gateway", side.Bridge.Name))
+		}
+		return err
+	}
+	spec := legSpec(network, side.Bridge.MTU)
+	if side.LegMade, err = link.EnsureLeg(ctx, spec); err != nil || !side.LegMade {
+		return err
+	}
+	side.Changes = append(side.Changes, fmt.Sprintf("bridge %s has shared gateway %s at MAC %s now, by leg %s", spec.Bridge, spec.Addr, spec.MAC, link.LegName(spec.Bridge)))
+	// Or the first workload's first question would be lost, which costs it a second.
+	if _, err := link.WaitLeg(ctx, spec.Bridge, forwardingWait); err != nil {
+		return err
+	}
+	// The uplink keeps it on this node.
+	return link.AnnounceHost(ctx, link.LegName(spec.Bridge), spec.MAC, spec.Addr, announcements)
+}
+
+// addressName says what the bridge's own address is.
+func addressName(network ipam.Network) string {
+	if network.SharesGateway() {
+		return "node address"
+	}
+	return "gateway address"
+}
+
+// leg is CHECK's line about a shared gateway.
+func (v *checking) leg(ctx context.Context) error {
+	if !v.network.SharesGateway() {
+		return nil
+	}
+	defects, err := link.CheckLeg(ctx, legSpec(v.network, 0))
+	for _, d := range defects {
+		v.defect("%s: the next ADD mends it", d)
+	}
+	return err
+}
