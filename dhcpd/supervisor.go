@@ -35,6 +35,7 @@ type supervisor struct {
 
 	serving map[string]*served   // by bridge
 	foreign error                // of the last reconcile: a bridge that another daemon serves
+	waiting int                  // likewise: networks whose bridge is not here yet
 	told    map[string]complaint // by network: why it is not served
 
 	states atomic.Pointer[[]report.NetworkState] // of the last reconcile; nil before
@@ -65,7 +66,7 @@ func (s *supervisor) reconcile(ctx context.Context) {
 	if s.serving == nil {
 		s.serving, s.told = map[string]*served{}, map[string]complaint{}
 	}
-	s.doing, s.foreign = nil, nil
+	s.doing, s.foreign, s.waiting = nil, nil, 0
 	defer func() {
 		done := s.doing
 		s.states.Store(&done)
@@ -95,9 +96,10 @@ func (s *supervisor) reconcile(ctx context.Context) {
 	}
 }
 
-// refusal returns why nothing is served if that is because of another daemon.
+// refusal returns why nothing is served, nor waits to be, if that is because of another
+// daemon.
 func (s *supervisor) refusal() error {
-	if len(s.serving) > 0 {
+	if len(s.serving)+s.waiting > 0 {
 		return nil
 	}
 	return s.foreign
@@ -130,6 +132,7 @@ func (s *supervisor) wanted() map[string]served {
 			}
 		}
 		if err != nil {
+			s.waiting++
 			s.tell(slog.LevelInfo, n, fmt.Sprintf("network %s waits to be served: %v", n.Name(), err))
 			continue
 		}
