@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,6 +52,7 @@ func (c *control) reservations(ctx context.Context, args []string) error {
 	}
 	all, readErr := c.rows(ctx, names)
 	infos := []reservationInfo{}
+	allowed := false // whether anybody asked for more than an address
 	var rows [][]string
 	for _, r := range all {
 		infos = append(infos, reservationInfo{r.Network.Name, r.Reservation})
@@ -66,10 +68,27 @@ func (c *control) reservations(ctx context.Context, args []string) error {
 			by = "peer " + node
 		}
 		rows = append(rows, []string{r.Network.Name, r.Addr.String(), r.MAC.String(), r.Hostname, r.Workload.String(),
-			container, by, r.Since.UTC().Format(time.DateTime)})
+			container, by, r.Since.UTC().Format(time.DateTime), allowedText(r.Reservation)})
+		allowed = allowed || len(r.AllowedAddresses) > 0
 	}
-	err := c.show(infos, []string{"NETWORK", "ADDRESS", "MAC", "HOSTNAME", "WORKLOAD", "CONTAINER", "BY", "SINCE (UTC)"}, rows, "No reservations.")
+	header := []string{"NETWORK", "ADDRESS", "MAC", "HOSTNAME", "WORKLOAD", "CONTAINER", "BY", "SINCE (UTC)", "MAY USE"}
+	if !allowed {
+		header = header[:len(header)-1]
+		for i := range rows {
+			rows[i] = rows[i][:len(header)]
+		}
+	}
+	err := c.show(infos, header, rows, "No reservations.")
 	return errors.Join(readErr, err)
+}
+
+// allowedText is what the workload asked for besides its own.
+func allowedText(r ipam.Reservation) string {
+	texts := make([]string, len(r.AllowedAddresses))
+	for i, a := range r.AllowedAddresses {
+		texts[i] = a.String()
+	}
+	return strings.Join(texts, ", ")
 }
 
 func (c *control) reserveCommand() *cobra.Command {

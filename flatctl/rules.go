@@ -50,15 +50,18 @@ func (r ruleInfo) write(b *strings.Builder, chain string) {
 // guardInfo is what the guard lets the workload's port do, and what it has dropped on
 // the node so far, by reason.
 type guardInfo struct {
-	Port        string            `json:"port"`
-	MAC         ipam.MAC          `json:"mac"`
-	Addrs       []string          `json:"addrs"`
-	Closed      bool              `json:"closed"`
-	CheckSource bool              `json:"checkSource"`
-	CheckMAC    bool              `json:"checkMAC,omitempty"`
-	Limits      ipam.Limits       `json:"limits"` // packets a second, 0 = none
-	Uplink      string            `json:"uplink,omitempty"`
-	Dropped     map[string]uint64 `json:"dropped,omitempty"`
+	Port        string      `json:"port"`
+	MAC         ipam.MAC    `json:"mac"`
+	Addrs       []string    `json:"addrs"`
+	Closed      bool        `json:"closed"`
+	CheckSource bool        `json:"checkSource"`
+	CheckMAC    bool        `json:"checkMAC,omitempty"`
+	Limits      ipam.Limits `json:"limits"` // packets a second, 0 = none
+	// Allowed are what the port may use besides its own, and by which chain an address of
+	// them is reached.
+	Allowed []allowedInfo     `json:"allowed,omitempty"`
+	Uplink  string            `json:"uplink,omitempty"`
+	Dropped map[string]uint64 `json:"dropped,omitempty"`
 }
 
 // liveCounters reads what the kernel has counted. The fields are functions so that
@@ -76,6 +79,39 @@ func kernelCounters() liveCounters {
 		},
 		guard: guard.Counters,
 	}
+}
+
+// allowedInfo is an allowed address or MAC.
+type allowedInfo struct {
+	ipam.AllowedAddress
+	Chain string `json:"chain,omitempty"`
+}
+
+func allowedInfos(n ipam.Network, list []ipam.AllowedAddress) (infos []allowedInfo) {
+	for _, a := range list {
+		info := allowedInfo{AllowedAddress: a}
+		if a.Addr.IsValid() && n.Filtered() {
+			info.Chain = filter.WorkloadChain(n, filter.AllowedRow(a.Addr)).Name
+		}
+		infos = append(infos, info)
+	}
+	return infos
+}
+
+func (a allowedInfo) write(b *strings.Builder) {
+	switch {
+	case !a.Addr.IsValid():
+		fmt.Fprintf(b, "  may send its own addresses with MAC %s as well\n", a.MAC)
+		return
+	case a.MAC.IsZero():
+		fmt.Fprintf(b, "  may have %s as well", a.Addr)
+	default:
+		fmt.Fprintf(b, "  may have %s with MAC %s as well", a.Addr, a.MAC)
+	}
+	if a.Chain != "" {
+		fmt.Fprintf(b, ", which is reached as chain %s says", a.Chain)
+	}
+	b.WriteByte('\n')
 }
 
 func (c *control) rulesCommand() *cobra.Command {
@@ -117,7 +153,7 @@ func rulesOf(ctx context.Context, row found, live liveCounters) rulesInfo {
 	info := rulesInfo{
 		Network: row.Network.Name, Workload: row.Workload, Addr: row.Addr.String(), Chain: chain.Name,
 		Guard: guardInfo{Port: port.Name, MAC: port.MAC, Addrs: []string{}, Closed: port.Closed, CheckSource: port.CheckSource, CheckMAC: port.CheckMAC,
-			Limits: port.Limits, Uplink: port.Uplink},
+			Limits: port.Limits, Uplink: port.Uplink, Allowed: allowedInfos(row.Network, port.Allowed)},
 	}
 	for _, a := range port.Addrs {
 		info.Guard.Addrs = append(info.Guard.Addrs, a.String())
@@ -225,6 +261,9 @@ func (i rulesInfo) String() string {
 	}
 	fmt.Fprintf(&b, "  gets unicast IPv4 only for %s\n", addrs)
 	b.WriteString("  never serves DHCP, never sends bridge protocol frames, nothing but IPv4 and ARP\n")
+	for _, a := range i.Guard.Allowed {
+		a.write(&b)
+	}
 	if text := limitsText(i.Guard.Limits); text != "" {
 		fmt.Fprintf(&b, "  sends at most, in a second: %s\n", text)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -170,5 +171,46 @@ func TestRelease(t *testing.T) {
 	s.golden("release.txt")
 	if diff := cmp.Diff([]string{"apply flat", "delete c1 eth0", "delete c3 eth0"}, s.node.did); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// What a workload may use besides its own is shown with what reaches it.
+func TestAllowedAddressesAreShown(t *testing.T) {
+	s := newSession(t)
+	s.run("apply", s.file("flat", "10.0.0.0/24", `"allowedAddresses": [{"ip": "10.0.0.200"}, {"mac": "52:54:00:00:00:01"},
+		{"ip": "10.0.0.201", "mac": "00:00:5e:00:01:07", "onRequest": true}],`))
+	s.attach("flat", pod("default", "web-0"), dead("c1"))
+	if _, out := s.run("reservations"); strings.Contains(out, "MAY USE") {
+		t.Errorf("a column that nobody needs:\n%s", out)
+	}
+	h := dead("c2")
+	h.IfName = "eth0"
+	_, err := s.stores().Store("flat").Reserve(t.Context(), nil, ipam.Request{Workload: pod("default", "router"), Holder: h,
+		AllowedAddresses: []ipam.AllowedAddress{{Addr: netip.MustParseAddr("10.0.0.201"), MAC: ipam.MAC{0, 0, 0x5e, 0, 1, 7}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, out := s.run("reservations"); !strings.Contains(out, "MAY USE") || !strings.Contains(out, "10.0.0.201/00:00:5e:00:01:07") {
+		t.Errorf("reservations:\n%s", out)
+	}
+	chain := func(addr string) string {
+		return filter.ChainName("flat", "allowed address", addr)
+	}
+	everybody := "  may have 10.0.0.200 as well, which is reached as chain " + chain("10.0.0.200") + " says\n" +
+		"  may send its own addresses with MAC 52:54:00:00:00:01 as well\n"
+	requested := "  may have 10.0.0.201 with MAC 00:00:5e:00:01:07 as well, which is reached as chain " + chain("10.0.0.201") + " says\n"
+	if _, out := s.run("rules", "default/web-0"); !strings.Contains(out, everybody) || strings.Contains(out, requested) {
+		t.Errorf("rules of who asked for nothing:\n%s", out)
+	}
+	if _, out := s.run("rules", "default/router"); !strings.Contains(out, everybody+requested) {
+		t.Errorf("rules of who asked:\n%s", out)
+	}
+	_, out := s.run("rules", "default/router", "-o", "json")
+	var info rulesInfo
+	if err := json.Unmarshal([]byte(out), &info); err != nil {
+		t.Fatal(err)
+	}
+	if len(info.Guard.Allowed) != 3 || info.Guard.Allowed[2].Chain != chain("10.0.0.201") || info.Guard.Allowed[2].MAC.String() != "00:00:5e:00:01:07" {
+		t.Errorf("got %s", out)
 	}
 }

@@ -192,6 +192,8 @@ func (t *txn) checkMAC(mac MAC, w Workload) error {
 		return refused("MAC %s begins with fe, as the host sides of ports do", mac)
 	case mac == t.net.Pool.gatewayMAC():
 		return refused("MAC %s is the gateway's", mac)
+	case t.net.allowsMAC(mac):
+		return refused("MAC %s may be used by several workloads (allowedAddresses), so it is nobody's own", mac)
 	}
 	if r, ok, err := t.rowBy(bucketMACs, mac[:]); err != nil {
 		return err

@@ -101,11 +101,29 @@ func (t *txn) stranded(n Network) error {
 	if e.Count > 0 {
 		return e
 	}
+	if err := t.strandedMACs(n); err != nil {
+		return err
+	}
 	mac := n.Pool.gatewayMAC()
 	if r, ok, err := t.rowBy(bucketMACs, mac[:]); err != nil {
 		return err
 	} else if ok {
 		return badKey("gateway", n.Pool.Gateway, fmt.Sprintf("a gateway whose MAC %s is not that of address %s", mac, r.Addr))
+	}
+	return nil
+}
+
+// strandedMACs refuses to let others use a MAC that a workload has for its own.
+func (t *txn) strandedMACs(n Network) error {
+	if n.Bridge == nil {
+		return nil
+	}
+	for _, a := range n.Bridge.AllowedAddresses {
+		if r, ok, err := t.rowBy(bucketMACs, a.MAC[:]); err != nil {
+			return err
+		} else if ok {
+			return badKey("allowedAddresses", a, fmt.Sprintf("a MAC that is not that of address %s", r.Addr))
+		}
 	}
 	return nil
 }

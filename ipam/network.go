@@ -119,8 +119,11 @@ type Bridge struct {
 	// network; empty = none. UplinkDHCP is UplinkDHCPBlock or UplinkDHCPPass: see BlocksDHCP.
 	FlatInterface string `json:"flatInterface,omitempty"`
 	UplinkDHCP    string `json:"uplinkDHCP,omitempty"`
-	Limits        Limits `json:"limits,omitzero"`       // of each workload
-	MACSpoofCheck bool   `json:"macspoofchk,omitempty"` // the guard's MAC part, also without AntiSpoofing
+	Limits        Limits `json:"limits,omitzero"` // of each workload
+	// AllowedAddresses are what every workload may use besides its own; each address is
+	// excluded. See Allowed.
+	AllowedAddresses []AllowedAddress `json:"allowedAddresses,omitempty"`
+	MACSpoofCheck    bool             `json:"macspoofchk,omitempty"` // the guard's MAC part, also without AntiSpoofing
 	// Filter is FilterOn, or FilterNone: no workload chains, and no need of
 	// br_netfilter. Empty = FilterOn.
 	Filter      string `json:"filter,omitempty"`

@@ -62,6 +62,6 @@ func (t *txn) letGo(row Reservation) error {
 		return t.vacate(row, true)
 	}
 	r := row
-	r.Holder, r.AllowSameNetTraffic = nil, nil
+	r.Holder, r.AllowSameNetTraffic, r.AllowedAddresses = nil, nil, nil
 	return t.replaceRow(row, r)
 }

@@ -32,6 +32,9 @@ type Request struct {
 	// AllowSameNetTraffic is the workload's own toggle; nil = the network's. It lasts as
 	// long as the holder does.
 	AllowSameNetTraffic *bool
+	// AllowedAddresses are what the workload may use besides its own. They last as long as
+	// the holder does.
+	AllowedAddresses []AllowedAddress
 	// Dead is the holder that the caller found to be dead, as it read it from the
 	// store (in HeldError.Row). Only if the row's holder is still exactly that one
 	// is it replaced.

@@ -89,6 +89,9 @@ type Reservation struct {
 	// AllowSameNetTraffic is the workload's own toggle, for as long as its holder holds
 	// the row; nil = the network's.
 	AllowSameNetTraffic *bool `json:"allowSameNetTraffic,omitempty"`
+	// AllowedAddresses are what the workload asked for besides its own, for as long as its
+	// holder holds the row.
+	AllowedAddresses []AllowedAddress `json:"allowedAddresses,omitempty"`
 	// PreviousMAC is the MAC the address's last owner had, if it was another one:
 	// neighbours may still remember it, so the address must be announced.
 	PreviousMAC MAC `json:"previousMAC,omitzero"`

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -93,6 +94,9 @@ func checkRequest(req Request) error {
 // reserve reports whether it changed anything.
 func (t *txn) reserve(req Request) (Grant, bool, error) {
 	var g Grant
+	if err := t.admitAllowed(req.AllowedAddresses); err != nil {
+		return g, false, err
+	}
 	// What the attachment holds already.
 	row, ok, err := t.rowBy(bucketHolders, holderKey(req.Holder.ContainerID, req.Holder.IfName))
 	if err != nil {
@@ -187,8 +191,9 @@ func (t *txn) again(row Reservation, req Request) (Grant, bool, error) {
 	if req.Hostname != "" {
 		r.Hostname = req.Hostname
 	}
-	r.AllowSameNetTraffic = req.AllowSameNetTraffic
-	if *r.Holder == *row.Holder && r.Hostname == row.Hostname && sameToggle(r.AllowSameNetTraffic, row.AllowSameNetTraffic) {
+	r.AllowSameNetTraffic, r.AllowedAddresses = req.AllowSameNetTraffic, req.AllowedAddresses
+	if *r.Holder == *row.Holder && r.Hostname == row.Hostname && sameToggle(r.AllowSameNetTraffic, row.AllowSameNetTraffic) &&
+		slices.Equal(r.AllowedAddresses, row.AllowedAddresses) {
 		return Grant{Reservation: row, Reused: true}, false, nil
 	}
 	return Grant{Reservation: r, Reused: true}, true, t.replaceRow(row, r)
@@ -239,7 +244,7 @@ func (t *txn) attach(row Reservation, req Request, g *Grant) error {
 	} else if req.HostnameHint != "" && r.Hostname == DefaultHostname(r.Addr) {
 		r.Hostname = req.HostnameHint
 	}
-	r.Holder, r.Since, r.AllowSameNetTraffic = &req.Holder, t.now, req.AllowSameNetTraffic
+	r.Holder, r.Since, r.AllowSameNetTraffic, r.AllowedAddresses = &req.Holder, t.now, req.AllowSameNetTraffic, req.AllowedAddresses
 	g.Reservation = r
 	return t.replaceRow(row, r)
 }
@@ -247,6 +252,7 @@ func (t *txn) attach(row Reservation, req Request, g *Grant) error {
 // reserveNew makes a row for a workload that has none: at the address it asks for,
 // at the one kept for it, or at the next.
 func (t *txn) reserveNew(req Request, g *Grant) error {
-	r := Reservation{Workload: req.Workload, Holder: &req.Holder, Since: t.now, AllowSameNetTraffic: req.AllowSameNetTraffic}
+	r := Reservation{Workload: req.Workload, Holder: &req.Holder, Since: t.now,
+		AllowSameNetTraffic: req.AllowSameNetTraffic, AllowedAddresses: req.AllowedAddresses}
 	return t.place(r, wish{addr: req.Addr, mac: req.MAC, hostname: req.Hostname, hint: req.HostnameHint}, g)
 }

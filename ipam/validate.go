@@ -27,6 +27,9 @@ func (n Network) Validate() error {
 	if err := n.Pool.validate(); err != nil {
 		return err
 	}
+	if err := n.validateAllowed(); err != nil {
+		return err
+	}
 	if b := n.Bridge; b != nil && (b.Name == "" || len(b.Name) > maxIfName ||
 		strings.ContainsAny(b.Name, "/ \t\n") || b.Name == "." || b.Name == "..") {
 		return badKey("bridge", b.Name, "an interface name of 1 to 15 characters")

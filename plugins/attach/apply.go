@@ -68,6 +68,11 @@ func cut(ctx context.Context, network ipam.Network, rows []ipam.Reservation) (in
 	for _, r := range rows {
 		if !network.Open(r) {
 			closed = append(closed, r.Addr)
+			for _, a := range network.Allowed(r) {
+				if a.Addr.IsValid() && !slices.Contains(closed, a.Addr) {
+					closed = append(closed, a.Addr)
+				}
+			}
 		}
 	}
 	if len(closed) == 0 {

@@ -16,15 +16,16 @@ const (
 	wishHostname = "hostname"
 	wishIdentity = "identity"
 	wishToggle   = "allow-same-net-traffic"
+	wishAllowed  = "allowed-addresses"
 )
 
 const annotationPrefix = "flatdhcp.io/"
 
 var (
 	// wishWords is in the order in which errors list them.
-	wishWords = []string{wishIP, wishMAC, wishHostname, wishIdentity, wishToggle}
+	wishWords = []string{wishIP, wishMAC, wishHostname, wishIdentity, wishToggle, wishAllowed}
 	// laterWords are those of later versions.
-	laterWords = []string{"groups", "allowed-addresses"}
+	laterWords = []string{"groups"}
 )
 
 // defaultAnnotations is what tenants may ask for unless the operator says otherwise:
@@ -113,6 +114,8 @@ func (a *Asked) set(wish, value string) {
 		a.Identity = value
 	case wishToggle:
 		a.AllowSameNetTraffic = value
+	case wishAllowed:
+		a.Allowed = commaList(value)
 	}
 }
 
@@ -130,6 +133,8 @@ func (o *object) asked(wishes ...string) (Asked, error) {
 		switch wish {
 		case wishIP:
 			a.IPs, err = o.texts(key, "addresses")
+		case wishAllowed:
+			a.Allowed, err = o.texts(key, `addresses and MACs such as "10.0.0.200/00:00:5e:00:01:07"`)
 		case wishToggle:
 			_, err = o.boolean(key, false)
 			a.set(wish, string(raw))

@@ -17,7 +17,7 @@ type cniArgs struct {
 // cniArgsKeys are the keys of wishes in CNI_ARGS, the first two the reference
 // plugins'.
 var cniArgsKeys = map[string]string{
-	wishIP: "IP", wishMAC: "MAC", wishHostname: "HOSTNAME", wishIdentity: "IDENTITY", wishToggle: "ALLOW_SAME_NET_TRAFFIC",
+	wishIP: "IP", wishMAC: "MAC", wishHostname: "HOSTNAME", wishIdentity: "IDENTITY", wishToggle: "ALLOW_SAME_NET_TRAFFIC", wishAllowed: "ALLOWED_ADDRESSES",
 }
 
 // maxPodName bounds a pod's name and namespace (bytes), as Kubernetes does.
@@ -32,11 +32,11 @@ const maxPodName = 253
 // own variable to a request must not decide by accident which one counts.
 func parseCNIArgs(s string) (cniArgs, error) {
 	var a cniArgs
-	ips := ""
+	ips, allowed := "", ""
 	known := map[string]*string{
 		"IP": &ips, "MAC": &a.asked.MAC, "HOSTNAME": &a.asked.Hostname, "IDENTITY": &a.asked.Identity,
-		"ALLOW_SAME_NET_TRAFFIC": &a.asked.AllowSameNetTraffic,
-		"K8S_POD_NAMESPACE":      &a.namespace, "K8S_POD_NAME": &a.pod,
+		"ALLOW_SAME_NET_TRAFFIC": &a.asked.AllowSameNetTraffic, "ALLOWED_ADDRESSES": &allowed,
+		"K8S_POD_NAMESPACE": &a.namespace, "K8S_POD_NAME": &a.pod,
 		// Told by every Kubernetes runtime, of no use here.
 		"K8S_POD_INFRA_CONTAINER_ID": new(string), "K8S_POD_UID": new(string),
 	}
@@ -73,10 +73,10 @@ func parseCNIArgs(s string) (cniArgs, error) {
 		seen[key], *field = value, value
 	}
 	if unknown != "" && !ignore {
-		return a, argsError(unknown, "no such key%s (IP, MAC, HOSTNAME, IDENTITY, ALLOW_SAME_NET_TRAFFIC and K8S_POD_* are read, "+
+		return a, argsError(unknown, "no such key%s (IP, MAC, HOSTNAME, IDENTITY, ALLOW_SAME_NET_TRAFFIC, ALLOWED_ADDRESSES and K8S_POD_* are read, "+
 			"IgnoreUnknown=1 accepts others)", nearestArg(unknown, known))
 	}
-	a.asked.IPs = commaList(ips)
+	a.asked.IPs, a.asked.Allowed = commaList(ips), commaList(allowed)
 	return a, nil
 }
 

@@ -203,6 +203,9 @@ func (c *Config) readNetwork(root *object, plugin string) error {
 	if err := root.readGateways(&c.Network); err != nil {
 		return err
 	}
+	if err := root.readAllowedAddresses(&c.Network); err != nil {
+		return err
+	}
 	for _, read := range []func(ipam.Network) error{
 		root.readNAT,
 		root.readUplinkDHCP,

@@ -2,9 +2,96 @@ package conf
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
 )
+
+// maxAllowed bounds allowedAddresses: each is several set elements for every port.
+const maxAllowed = 64
+
+// readAllowedAddresses reads what workloads may use besides their own. The addresses are
+// excluded, so that none is ever some workload's own.
+func (o *object) readAllowedAddresses(n *ipam.Network) error {
+	items, err := o.list("allowedAddresses", "addresses and MACs")
+	if err != nil {
+		return err
+	}
+	if len(items) > maxAllowed {
+		return o.invalid("allowedAddresses", "at most %d are accepted, since each is known for every workload", maxAllowed)
+	}
+	for _, item := range items {
+		sub, err := asObject(item.path, item.raw)
+		if err != nil {
+			return err
+		}
+		if err := sub.checkKeys(allowedKeys); err != nil {
+			return err
+		}
+		a, err := sub.readAllowed(item, n)
+		if err != nil {
+			return err
+		}
+		if n.Lists(a) {
+			return invalid(item.path, item.raw, "it is listed twice")
+		}
+		n.Bridge.AllowedAddresses = append(n.Bridge.AllowedAddresses, a)
+	}
+	if len(items) > 0 && !anyLeft(&n.Pool) {
+		return o.invalid("allowedAddresses", "nothing of the range %s to %s is left to give", n.Pool.RangeStart, n.Pool.RangeEnd)
+	}
+	return nil
+}
+
+// readAllowed reads one, and excludes its address.
+func (o *object) readAllowed(item element, n *ipam.Network) (a ipam.AllowedAddress, err error) {
+	if a.Addr, err = o.addr4("ip"); err != nil {
+		return a, err
+	}
+	if a.MAC, err = o.allowedMAC(n.Pool); err != nil {
+		return a, err
+	}
+	if a.OnRequest, err = o.boolean("onRequest", false); err != nil {
+		return a, err
+	}
+	switch {
+	case !a.Addr.IsValid() && a.MAC.IsZero():
+		return a, invalid(item.path, item.raw, `"ip", "mac" or both are wanted`)
+	case !a.Addr.IsValid():
+		return a, nil
+	case a.Addr == n.Pool.Gateway || slices.Contains(n.Pool.Nodes, a.Addr):
+		return a, o.invalid("ip", "it is a gateway's or a node's")
+	}
+	if err := nodesOwn(n.Pool, o.at("ip"), a.Addr); err != nil {
+		return a, err
+	}
+	if !slices.ContainsFunc(n.Pool.Exclude, func(r ipam.Range) bool { return r.Contains(a.Addr) }) {
+		n.Pool.Exclude = append(n.Pool.Exclude, ipam.Range{Start: a.Addr, End: a.Addr})
+	}
+	return a, nil
+}
+
+// allowedMAC reads a MAC that can be no workload's own.
+func (o *object) allowedMAC(p ipam.Pool) (ipam.MAC, error) {
+	s, err := o.text("mac", "")
+	if err != nil || s == "" {
+		return ipam.MAC{}, err
+	}
+	m, err := ipam.ParseMAC(s)
+	switch {
+	case err != nil:
+		return m, o.invalid("mac", "six octets are wanted, such as 00:00:5e:00:01:07")
+	case m.IsZero():
+		return m, o.invalid("mac", "all octets are zero")
+	case m.IsMulticast():
+		return m, o.invalid("mac", "it is multicast: the lowest bit of its first octet must be 0")
+	case m.IsHostSide():
+		return m, o.invalid("mac", "MACs that begin with fe are those of the ports' host sides")
+	case ipam.MACPrefix(m[:3]) == p.MACPrefix:
+		return m, o.invalid("mac", "MACs that begin with %s (macPrefix) name the network's own addresses", p.MACPrefix)
+	}
+	return m, nil
+}
 
 // defaultLimits are what no workload that means well reaches: a second's scan of a /24,
 // a service that announces itself in bulk, a fleet's start through one port, a resolver

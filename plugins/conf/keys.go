@@ -50,6 +50,7 @@ var bridgeKeys = append([]key{
 	{name: "published", accepted: "true or false"},
 	{name: "fallback", accepted: `"drop" or "reject"`},
 	{name: "antiSpoofing", accepted: "true or false"},
+	{name: "allowedAddresses", accepted: `a list such as [{"ip": "10.0.0.200"}, {"ip": "10.0.0.201", "mac": "00:00:5e:00:01:07"}]`},
 	{name: "limits", accepted: `packets a second, such as {"arp": 500, "broadcast": 1000, "dhcp": 100, "dns": 2000}; 0 is none`},
 	{name: "uplinkDHCP", accepted: `"block" or "pass"`},
 	{name: "addressing", accepted: `"static" or "dhcp"`},
@@ -74,7 +75,6 @@ var bridgeKeys = append([]key{
 	{name: "statusOnExhaustion", accepted: `"fail" or "ok"`},
 
 	{name: "flatInterface", state: keyLater},
-	{name: "allowedAddresses", state: keyLater},
 	{name: "detectConflict", state: keyLater},
 	{name: "moveAddresses", state: keyLater},
 
@@ -128,6 +128,12 @@ var ruleKeys = []key{
 	{name: "protocol", accepted: `"tcp", "udp", "sctp", "icmp" or "any"`},
 	{name: "ports", accepted: `"80", "8000-8100" or a list of them`},
 	{name: "from", accepted: "a list of IPv4 networks"},
+}
+
+var allowedKeys = []key{
+	{name: "ip", accepted: "an address of the subnet"},
+	{name: "mac", accepted: "a MAC"},
+	{name: "onRequest", accepted: "true or false"},
 }
 
 var limitKeys = []key{

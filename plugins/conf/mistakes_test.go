@@ -62,6 +62,10 @@ func requestMistakes(t *testing.T, text *strings.Builder) {
 		{"host name too long", nil, "HOSTNAME=" + strings.Repeat("h", 64)},
 		{"identity with a slash", cni("identity", "a/b"), ""},
 		{"identity with a space", nil, "IDENTITY=a b"},
+		{"allowed address in range", nil, "ALLOWED_ADDRESSES=10.0.0.77"},
+		{"allowed address no address", nil, "ALLOWED_ADDRESSES=here"},
+		{"allowed addresses no list", cni("allowedAddresses", "10.0.0.200"), ""},
+		{"allowed MAC of no virtual router", nil, "ALLOWED_ADDRESSES=02:00:00:00:00:99"},
 		{"toggle", nil, "ALLOW_SAME_NET_TRAFFIC=1"},
 		{"toggle in quotes", cni("allowSameNetTraffic", "true"), ""},
 

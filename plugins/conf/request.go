@@ -59,6 +59,8 @@ func (c *Config) Request(env Env) (ipam.Request, []string, error) {
 			id, err = a.requestedIdentity()
 		case wishToggle:
 			req.AllowSameNetTraffic, err = a.requestedToggle(c.Network, &w.notices)
+		case wishAllowed:
+			req.AllowedAddresses, err = a.requestedAllowed(c.Network, req, &w.notices)
 		}
 		if err != nil {
 			return ipam.Request{}, nil, err

@@ -30,9 +30,9 @@ func TestParseCNIArgs(t *testing.T) {
 		"two values":                            {"IP=10.0.0.5;IP=10.0.0.6", cniArgs{}, `4: CNI_ARGS "IP=10.0.0.6": IP is given twice, first as "10.0.0.5"`},
 		"no pair":                               {"IP=10.0.0.5;MAC", cniArgs{}, `4: CNI_ARGS "MAC": KEY=VALUE is wanted`},
 		"no key":                                {"=5", cniArgs{}, `4: CNI_ARGS "=5": KEY=VALUE is wanted`},
-		"unknown key":                           {"FOO=bar", cniArgs{}, `4: CNI_ARGS "FOO=bar": no such key (IP, MAC, HOSTNAME, IDENTITY, ALLOW_SAME_NET_TRAFFIC and K8S_POD_* are read, IgnoreUnknown=1 accepts others)`},
-		"misspelt key":                          {"HOST_NAME=web", cniArgs{}, `4: CNI_ARGS "HOST_NAME=web": no such key: did you mean HOSTNAME? (IP, MAC, HOSTNAME, IDENTITY, ALLOW_SAME_NET_TRAFFIC and K8S_POD_* are read, IgnoreUnknown=1 accepts others)`},
-		"unknown key that is not to be ignored": {"IgnoreUnknown=0;ip=10.0.0.5", cniArgs{}, `4: CNI_ARGS "ip=10.0.0.5": no such key: did you mean IP? (IP, MAC, HOSTNAME, IDENTITY, ALLOW_SAME_NET_TRAFFIC and K8S_POD_* are read, IgnoreUnknown=1 accepts others)`},
+		"unknown key":                           {"FOO=bar", cniArgs{}, `4: CNI_ARGS "FOO=bar": no such key (IP, MAC, HOSTNAME, IDENTITY, ALLOW_SAME_NET_TRAFFIC, ALLOWED_ADDRESSES and K8S_POD_* are read, IgnoreUnknown=1 accepts others)`},
+		"misspelt key":                          {"HOST_NAME=web", cniArgs{}, `4: CNI_ARGS "HOST_NAME=web": no such key: did you mean HOSTNAME? (IP, MAC, HOSTNAME, IDENTITY, ALLOW_SAME_NET_TRAFFIC, ALLOWED_ADDRESSES and K8S_POD_* are read, IgnoreUnknown=1 accepts others)`},
+		"unknown key that is not to be ignored": {"IgnoreUnknown=0;ip=10.0.0.5", cniArgs{}, `4: CNI_ARGS "ip=10.0.0.5": no such key: did you mean IP? (IP, MAC, HOSTNAME, IDENTITY, ALLOW_SAME_NET_TRAFFIC, ALLOWED_ADDRESSES and K8S_POD_* are read, IgnoreUnknown=1 accepts others)`},
 		"IgnoreUnknown":                         {"IgnoreUnknown=yes", cniArgs{}, `4: CNI_ARGS "IgnoreUnknown=yes": 1, true, 0 or false is wanted`},
 	} {
 		t.Run(name, func(t *testing.T) {

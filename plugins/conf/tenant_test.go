@@ -21,7 +21,8 @@ type inhabited struct {
 
 // inhabit makes it: 10.0.0.2 is shop/db's, 10.0.0.3 was shop/gone's an hour ago and is
 // kept for it, 10.0.0.4 was shop/late's just now, 10.0.0.50 is reserved for shop/vip and
-// 10.0.0.51 with a MAC for evil/own; of network other 10.9.0.2 is shop/far's.
+// 10.0.0.51 with a MAC for evil/own; 10.0.0.220 to 229 are excluded, 210 with a MAC is allowed
+// to all, 200, 201 and two MACs to who asks; of network other 10.9.0.2 is shop/far's.
 func inhabit(t *testing.T) *inhabited {
 	t.Helper()
 	h := &inhabited{now: time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)}
@@ -29,6 +30,9 @@ func inhabit(t *testing.T) *inhabited {
 	for name, subnet := range map[string]string{"flat": "10.0.0.0/24", "other": "10.9.0.0/24"} {
 		in := func(host string) string { return strings.Replace(subnet, "0/24", host, 1) }
 		h.configure(t, with(map[string]any{"name": name, "bridge": "br-" + name, "ipam.subnet": subnet, "ipam.rangeEnd": in("100"),
+			"ipam.exclude": []string{in("220") + "-" + in("229")},
+			"allowedAddresses": []map[string]any{{"ip": in("210"), "mac": "52:54:00:00:00:01"}, {"ip": in("200"), "onRequest": true},
+				{"ip": in("201"), "mac": "00:00:5e:00:01:07", "onRequest": true}, {"mac": "00:00:5e:00:01:08", "onRequest": true}},
 			"ipam.peers": []map[string]any{{"node": "compute-1", "rangeStart": in("128"), "rangeEnd": in("191")}}}))
 	}
 	for _, pod := range []string{"db", "gone", "late"} {
@@ -113,6 +117,9 @@ func (h *inhabited) add(t *testing.T, text []byte, args string) string {
 		grant, err := h.dir.Store(c.Name).Reserve(context.Background(), nil, req)
 		if err == nil {
 			fmt.Fprintf(&told, "\tgot %s, %s, %s as %s\n", grant.Addr, grant.MAC, grant.Hostname, grant.Workload)
+			if len(grant.AllowedAddresses) > 0 {
+				fmt.Fprintf(&told, "\tand may use %v\n", grant.AllowedAddresses)
+			}
 			return req, nil
 		}
 		return req, CNIError("adding mallory eth0 to network "+c.Name, err)
@@ -162,6 +169,11 @@ func TestHostilePods(t *testing.T) {
 	for i := range 40 {
 		many[podAnnotations].(map[string]string)[fmt.Sprintf("flatdhcp.io/x%d", i)] = "x"
 	}
+	var manyAllowed string
+	for i := range 17 {
+		manyAllowed += fmt.Sprintf("10.0.0.%d,", 200+i)
+	}
+	manyAllowed = strings.TrimSuffix(manyAllowed, ",")
 	var text strings.Builder
 	for _, tc := range []struct {
 		name string
@@ -214,6 +226,26 @@ func TestHostilePods(t *testing.T) {
 		{"toggle in other words", all, annotated("allow-same-net-traffic", "no"), pod},
 		{"toggle without chains", keys{"annotations": wishWords, "filter": "none"}, annotated("allow-same-net-traffic", "false"), pod},
 
+		{"allowed addresses unlisted", nil, annotated("allowed-addresses", "10.0.0.200"), pod},
+		{"allowed addresses", all, annotated("allowed-addresses", "10.0.0.200, 10.0.0.201/00:00:5E:00:01:07,00:00:5e:00:01:08,192.0.2.5,10.0.0.200"), pod},
+		{"an address that the network allows, and its MAC", all, annotated("allowed-addresses", "10.0.0.210/52:54:00:00:00:01"), pod},
+		{"an allowed address as its own", all, annotated("ip", "10.0.0.210"), pod},
+		{"a MAC that several may use as its own", all, annotated("mac", "52:54:00:00:00:01"), pod},
+		{"a MAC that others may ask for as its own", nil, annotated("mac", "00:00:5e:00:01:07"), pod},
+		{"to be allowed an excluded address", all, annotated("allowed-addresses", "10.0.0.220"), pod},
+		{"to be allowed an address with another MAC", all, annotated("allowed-addresses", "10.0.0.200/00:00:5e:00:01:08"), pod},
+		{"to be allowed the gateway's address", all, annotated("allowed-addresses", "10.0.0.1"), pod},
+		{"to be allowed another workload's address", all, annotated("allowed-addresses", "10.0.0.2"), pod},
+		{"to be allowed a free address", all, annotated("allowed-addresses", "10.0.0.90"), pod},
+		{"to be allowed the broadcast address", all, annotated("allowed-addresses", "10.0.0.255"), pod},
+		{"to be allowed another workload's MAC", all, annotated("allowed-addresses", "10.0.0.200/fa:16:3e:00:00:02"), pod},
+		{"to be allowed another workload's chosen MAC", all, annotated("allowed-addresses", "02:00:00:00:00:51"), pod},
+		{"to be allowed any MAC", all, annotated("allowed-addresses", "02:00:00:00:00:99"), pod},
+		{"to be allowed all MACs", all, annotated("allowed-addresses", "ff:ff:ff:ff:ff:ff"), pod},
+		{"allowed addresses in other words", all, annotated("allowed-addresses", "10.0.0.200 00:00:5e:00:01:07"), pod},
+		{"too many allowed addresses", all, annotated("allowed-addresses", manyAllowed), pod},
+		{"allowed addresses and a toggle of its own", all, annotated("allowed-addresses", "10.0.0.200", "allow-same-net-traffic", "false"), pod},
+
 		{"host name with quotes", nil, annotated("hostname", `db"; reboot; "`), pod},
 		{"host name with a line break", nil, annotated("hostname", "db\n10.0.0.9 db"), pod},
 		{"host name of several labels", nil, annotated("hostname", "db.shop"), pod},
@@ -228,7 +260,7 @@ func TestHostilePods(t *testing.T) {
 		{"by CNI_ARGS", all, nil, pod + ";IDENTITY=shop/db"},
 
 		{"an unknown annotation", nil, annotated("hostnames", "db", "IP", "10.0.0.2"), pod},
-		{"an annotation of a later version", nil, annotated("allowed-addresses", "10.0.0.1", "groups", "admin"), pod},
+		{"an annotation of a later version", nil, annotated("groups", "admin"), pod},
 		{"many unknown annotations", nil, many, pod},
 		{"an unknown annotation with a line break", nil, annotated("x\nlevel=error", "a\nb"), pod},
 		{"annotations in a list", nil, keys{podAnnotations: []string{"flatdhcp.io/ip=10.0.0.2"}}, pod},
@@ -365,7 +397,7 @@ func checkTenants(t *testing.T, c *Config, req ipam.Request) {
 	}
 	for wish, wanted := range map[string]bool{
 		wishIP: req.Addr.IsValid(), wishMAC: !req.MAC.IsZero(), wishHostname: req.Hostname != "",
-		wishIdentity: req.Workload.Kind == ipam.KindID, wishToggle: req.AllowSameNetTraffic != nil,
+		wishIdentity: req.Workload.Kind == ipam.KindID, wishToggle: req.AllowSameNetTraffic != nil, wishAllowed: len(req.AllowedAddresses) > 0,
 	} {
 		if listed := strings.Contains(" "+strings.Join(granted, " ")+" ", " "+wish+" "); wanted && !listed {
 			t.Errorf("%s counts, which is not in %q", wish, granted)

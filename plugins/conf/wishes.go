@@ -17,6 +17,7 @@ type Asked struct {
 	MAC, Hostname, Identity string
 	AllowSameNetTraffic     string // "true" or "false" where a boolean was meant
 	IPs                     []string
+	Allowed                 []string // each IP, MAC or IP/MAC
 }
 
 // given returns how a wish was spelled.
@@ -30,6 +31,8 @@ func (a Asked) given(wish string) string {
 		return a.Hostname
 	case wishIdentity:
 		return a.Identity
+	case wishAllowed:
+		return strings.Join(a.Allowed, ",")
 	}
 	return a.AllowSameNetTraffic
 }
@@ -71,7 +74,7 @@ func (c *Config) wishes(args cniArgs) *wishes {
 
 // argsKeys are the keys of wishes in args.cni; runtimeConfig has the first two.
 var argsKeys = map[string]string{
-	wishIP: "ips", wishMAC: "mac", wishHostname: "hostname", wishIdentity: "identity", wishToggle: "allowSameNetTraffic",
+	wishIP: "ips", wishMAC: "mac", wishHostname: "hostname", wishIdentity: "identity", wishToggle: "allowSameNetTraffic", wishAllowed: "allowedAddresses",
 }
 
 // first returns the source whose wish counts, nil if nobody has it, or may.
@@ -210,6 +213,38 @@ func (a asker) requestedToggle(n ipam.Network, ignored *notices) (*bool, error) 
 	}
 	return &open, nil
 }
+
+// requestedAllowed reads what the workload asks for besides its own. Of addresses those in
+// the network's subnet count, for a workload in several networks sends one list to all.
+// Whether one may be had the store says.
+func (a asker) requestedAllowed(n ipam.Network, req ipam.Request, ignored *notices) (list []ipam.AllowedAddress, err error) {
+	if n.Bridge == nil {
+		ignored.add("ignoring %s: only flat-bridge guards what a workload uses, and another plugin attaches to network %s", a.spelled(wishAllowed), n.Name)
+		return nil, nil
+	}
+	for _, s := range a.Allowed {
+		one, err := ipam.ParseAllowedAddress(s)
+		switch {
+		case err != nil:
+			return nil, a.malformed(wishAllowed, s, "an address, a MAC or both are wanted, such as %s or %[1]s/00:00:5e:00:01:07", n.Pool.Subnet.Addr().Next().Next())
+		case one.Addr.IsValid() && !n.Pool.Subnet.Contains(one.Addr):
+			ignored.add("ignoring %s: it is outside subnet %s of network %s", a.spelledAs(wishAllowed, s), n.Pool.Subnet, n.Name)
+		case !slices.Contains(list, one):
+			list = append(list, one)
+		}
+	}
+	if len(list) > maxRequestedAllowed {
+		return nil, a.refused(wishAllowed, a.given(wishAllowed), "at most %d are accepted", maxRequestedAllowed)
+	}
+	if own := req.AllowSameNetTraffic; len(list) > 0 && own != nil && !*own && n.Bridge.AllowSameNetTraffic {
+		return nil, a.refused(wishAllowed, a.given(wishAllowed),
+			"its own toggle is off, and network %s is open, whose toggle judges what reaches addresses that several workloads may have", n.Name)
+	}
+	return list, nil
+}
+
+// maxRequestedAllowed bounds what one workload may ask for: each costs elements and rules.
+const maxRequestedAllowed = 16
 
 // maxNotices bounds what one ADD logs: a pod may have any number of annotations.
 const maxNotices = 16

@@ -46,16 +46,20 @@ func (t *Table) check(ctx context.Context, networks Networks, n ipam.Network, r 
 		return nil, nil
 	}
 	names := baseNames()
+	var paths []ipam.Reservation // to r's own address and what else it may have
 	if n.Filtered() {
-		names = append(names, pathNames(n, r)...)
+		paths = withAllowed(n, []ipam.Reservation{r})
+	}
+	for _, path := range paths {
+		names = append(names, pathNames(n, path)...)
 	}
 	s, err := t.read(ctx, p, some, names, nil)
 	if err != nil {
 		return nil, err
 	}
 	defects := baseDefects(s, known, n.Open(r) && len(n.Bridge.Deny) == 0)
-	if n.Filtered() {
-		defects = append(defects, pathDefects(s, n, r)...)
+	for _, path := range paths {
+		defects = append(defects, pathDefects(s, n, path)...)
 	}
 	elsewhere, err := t.elsewhere(ctx, p, wrong)
 	return append(defects, elsewhere...), err

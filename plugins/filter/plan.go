@@ -31,7 +31,7 @@ func PlanAll(held []Held) Plan {
 		if !h.Network.Filtered() {
 			continue
 		}
-		rows := ruled(h.Rows)
+		rows := withAllowed(h.Network, ruled(h.Rows))
 		var dispatches []Dispatch
 		for _, r := range rows {
 			dispatches = append(dispatches, dispatchTo(h.Network, r))

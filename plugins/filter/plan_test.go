@@ -47,6 +47,9 @@ func TestPlansAsText(t *testing.T) {
 			{network("narrow", "192.0.2.8/30", "br2", closed), rowsOf("192.0.2.10")},
 			{ipam.Network{Name: "bridgeless", Pool: ipam.Pool{Subnet: netip.MustParsePrefix("172.16.0.0/16")}}, rowsOf("172.16.0.2")},
 		}},
+		{"allowed.txt", []Held{{network("flat", "10.0.0.0/24", "br100", closed, allows(
+			ipam.AllowedAddress{Addr: netip.MustParseAddr("10.0.0.200")}, ipam.AllowedAddress{MAC: ipam.MAC{0x52, 0x54, 0, 0, 0, 1}},
+		)), rowsOf("10.0.0.2")}}},
 		{"masquerade.txt", []Held{{network("flat", "10.0.0.0/24", "br100", ipMasq), rowsOf("10.0.0.2")}}},
 		{"nat.txt", []Held{{network("flat", "10.0.0.0/24", "br100", ipMasq, natKeys), rowsOf("10.0.0.2")}}},
 		{"metadata.txt", []Held{

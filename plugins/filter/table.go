@@ -105,6 +105,9 @@ func (t *Table) AttachAll(ctx context.Context, networks Networks, rows []Attache
 			if known, a.Network, err = current(ctx, so, a.Network); err != nil {
 				return err
 			}
+		}
+		rows = allAllowed(rows)
+		for _, a := range rows {
 			if err := checkRow(a.Network, a.Row); err != nil {
 				return err
 			}
@@ -194,7 +197,7 @@ func (t *Table) apply(ctx context.Context, networks Networks, network string, ro
 	if err != nil {
 		return nil, err
 	}
-	if alive = ruled(alive); !n.Filtered() {
+	if alive = withAllowed(n, ruled(alive)); !n.Filtered() {
 		alive = nil
 	}
 	for _, r := range alive {

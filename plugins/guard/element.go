@@ -168,8 +168,44 @@ func (p Port) elements() []element {
 	if !p.Gateway.IsZero() {
 		es = append(es, setGatewayMACs.element(name, p.Gateway[:]))
 	}
+	es = append(es, p.allowed()...)
 	es = append(es, p.limits()...)
-	return append(es, p.uplinkElements()...)
+	return unique(append(es, p.uplinkElements()...))
+}
+
+// allowed are the members that let p use what is not its own.
+func (p Port) allowed() (es []element) {
+	name := nameBytes(p.Name)
+	for _, a := range p.Allowed {
+		mac, addrs := a.MAC, []netip.Addr{a.Addr}
+		if mac.IsZero() {
+			mac = p.MAC
+		}
+		if a.Addr.IsValid() {
+			es = append(es, setAddresses.element(name, a.Addr.AsSlice()))
+		} else {
+			addrs = p.Addrs
+		}
+		if p.CheckSource || p.CheckMAC {
+			es = append(es, setMACs.element(name, mac[:]))
+		}
+		for _, addr := range addrs {
+			if p.CheckSource {
+				es = append(es, setSources.element(name, mac[:], addr.AsSlice()))
+			}
+		}
+	}
+	return es
+}
+
+// unique returns each element once: to delete one twice fails a transaction.
+func unique(es []element) []element {
+	once := make(map[element]bool, len(es))
+	return slices.DeleteFunc(es, func(e element) bool {
+		twice := once[e]
+		once[e] = true
+		return twice
+	})
 }
 
 func gatewayElements(gateways []netip.Addr) []element {
@@ -187,6 +223,7 @@ const (
 	recordMACOnly   = "maconly"
 	recordGateway   = "gw="     // and its MAC
 	recordUplink    = "uplink=" // and its name
+	recordAllowed   = "allow="  // and address, MAC or both
 )
 
 // maxRecord is the longest comment nft accepts of an element when it reads a
@@ -217,6 +254,12 @@ func (p Port) record() string {
 	if !p.Gateway.IsZero() {
 		words = append(words, recordGateway+p.Gateway.String())
 	}
+	allowed := make([]string, len(p.Allowed))
+	for i, a := range p.Allowed {
+		allowed[i] = recordAllowed + a.String()
+	}
+	slices.Sort(allowed)
+	words = append(words, slices.Compact(allowed)...)
 	if p.Uplink != "" {
 		words = append(words, recordUplink+p.Uplink)
 	}
@@ -247,6 +290,10 @@ func (e element) port() (Port, bool) {
 			p.Limits, err = parseLimits(word)
 		case strings.HasPrefix(word, recordGateway):
 			p.Gateway, err = ipam.ParseMAC(strings.TrimPrefix(word, recordGateway))
+		case strings.HasPrefix(word, recordAllowed):
+			var a ipam.AllowedAddress
+			a, err = ipam.ParseAllowedAddress(strings.TrimPrefix(word, recordAllowed))
+			p.Allowed = append(p.Allowed, a)
 		case strings.HasPrefix(word, recordUplink):
 			p.Uplink = strings.TrimPrefix(word, recordUplink)
 		default:

@@ -39,7 +39,8 @@ func canonical(listing string) string {
 func somePorts() []Port {
 	return []Port{
 		{Name: "fdp00000000000a", MAC: mac(2), Addrs: []netip.Addr{addr(2)}, CheckSource: true},
-		{Name: "fdp00000000000b", MAC: mac(3), Addrs: []netip.Addr{addr(3), addr(33)}, Closed: true, CheckSource: true},
+		{Name: "fdp00000000000b", MAC: mac(3), Addrs: []netip.Addr{addr(3), addr(33)}, Closed: true, CheckSource: true,
+			Allowed: []ipam.AllowedAddress{{Addr: sharedAddr}, {MAC: routerMAC}, {Addr: routerAddr, MAC: routerMAC}}},
 		{Name: "fdp00000000000c", MAC: mac(4), Addrs: []netip.Addr{addr(4)}, Limits: ipam.Limits{ARP: 5, Broadcast: 1000, DHCP: 7, DNS: 2000}},
 		{Name: "fdp00000000000d", MAC: mac(5), Addrs: []netip.Addr{addr(5)}, Closed: true},
 		{Name: "fdp00000000000e", MAC: mac(6), Addrs: []netip.Addr{addr(6)}, CheckMAC: true},
@@ -149,6 +150,8 @@ func TestPlanRefusesWhatIsNoPort(t *testing.T) {
 			`planning the guard: uplink eth1: ff:ff:ff:ff:ff:ff is no node's MAC: a unicast one is wanted`},
 		{"no shared gateway", []Segment{{Uplink: Uplink{Name: "eth1", Shared: []netip.Addr{netip.IPv4Unspecified()}}}}, nil,
 			`planning the guard: uplink eth1: 0.0.0.0 is no node's address: a unicast IPv4 one is wanted`},
+		{"a group MAC allowed", nil, with(func(p *Port) { p.Allowed = []ipam.AllowedAddress{{Addr: addr(9), MAC: broadcast}} }),
+			`planning the guard: port fdp0: 10.0.0.9/ff:ff:ff:ff:ff:ff can be no workload's: a unicast IPv4 address, a unicast MAC or both are wanted`},
 		{"a negative limit", nil, with(func(p *Port) { p.Limits.DNS = -1 }),
 			`planning the guard: port fdp0: -1 is no limit: 0 to 10000000 packets a second are accepted`},
 		{"one uplink twice", []Segment{{Uplink: Uplink{Name: "eth1"}}, {Uplink: Uplink{Name: "eth1"}}}, nil,
@@ -193,7 +196,10 @@ func TestRecordTellsAllElements(t *testing.T) {
 		if !ok {
 			t.Errorf("%s: the record %q is none", p.Name, member.comment)
 		}
-		if diff := cmp.Diff(p.elements(), got.elements(), cmp.AllowUnexported(element{})); diff != "" {
+		want, have := p.elements(), got.elements()
+		slices.SortFunc(want, compareElements)
+		slices.SortFunc(have, compareElements)
+		if diff := cmp.Diff(want, have, cmp.AllowUnexported(element{})); diff != "" {
 			t.Errorf("%s: elements of the record differ:\n%s", p.Name, diff)
 		}
 	}

@@ -42,6 +42,10 @@ type Port struct {
 	// Gateway is the MAC of a gateway that other nodes have as well; zero = none. IPv4 that
 	// the workload sends to it is taken in by the bridge itself: see link.LegSpec.
 	Gateway ipam.MAC
+	// Allowed are what the workload may send from, and be reached by, besides its own:
+	// addresses that move between workloads, MACs that it bridges. An entry without an
+	// address is a MAC for its own addresses, one without a MAC an address for its own MAC.
+	Allowed []ipam.AllowedAddress
 	// Limits bound what the workload may send, whatever else is checked.
 	Limits ipam.Limits
 }
@@ -57,6 +61,7 @@ func PortFor(n ipam.Network, r ipam.Reservation, portName string) Port {
 			p.Gateway = n.GatewayMAC()
 		}
 		p.Limits = n.Bridge.Limits
+		p.Allowed = n.Allowed(r)
 	}
 	return p
 }
@@ -78,6 +83,11 @@ func (p Port) validate() error {
 	for _, a := range p.Addrs {
 		if !a.Is4() || a.IsUnspecified() || a.IsMulticast() {
 			return fmt.Errorf("port %s: %s is no workload's address: a unicast IPv4 one is wanted", p.Name, a)
+		}
+	}
+	for _, a := range p.Allowed {
+		if a.MAC.IsMulticast() || a.MAC.IsZero() && !a.Addr.IsValid() || a.Addr.IsValid() && (!a.Addr.Is4() || a.Addr.IsUnspecified() || a.Addr.IsMulticast()) {
+			return fmt.Errorf("port %s: %s can be no workload's: a unicast IPv4 address, a unicast MAC or both are wanted", p.Name, a)
 		}
 	}
 	if err := cmp.Or((Uplink{Name: p.Uplink}).validate(), validateLimits(p.Limits)); err != nil {

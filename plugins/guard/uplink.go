@@ -96,7 +96,7 @@ func (u Uplink) elements() []element {
 	if u.BlockDHCP {
 		es = append(es, setUplinkDHCP.element(name))
 	}
-	return es
+	return unique(es)
 }
 
 // uplinkElements are what keeps others from posing as p beyond its uplink. Their key
