@@ -21,6 +21,8 @@ type exported struct {
 	Node         string         `json:"node"`
 	Subnet       netip.Prefix   `json:"subnet"`
 	MACPrefix    ipam.MACPrefix `json:"macPrefix"`
+	RangeStart   netip.Addr     `json:"rangeStart"` // what the node gives
+	RangeEnd     netip.Addr     `json:"rangeEnd"`
 	Reservations []exportedRow  `json:"reservations"`
 }
 
@@ -70,7 +72,8 @@ func (c *control) export(ctx context.Context, network, node string) error {
 		return err
 	}
 	pool := s.Network.Pool
-	e := exported{Network: network, Node: node, Subnet: pool.Subnet, MACPrefix: pool.MACPrefix, Reservations: []exportedRow{}}
+	e := exported{Network: network, Node: node, Subnet: pool.Subnet, MACPrefix: pool.MACPrefix,
+		RangeStart: pool.RangeStart, RangeEnd: pool.RangeEnd, Reservations: []exportedRow{}}
 	for _, r := range s.Rows {
 		derived := !r.MACRequested && r.Hostname == ipam.DefaultHostname(r.Addr) && len(r.Options) == 0 && r.LeaseTime == 0
 		if derived || r.Workload.Peer() != "" {
@@ -95,8 +98,13 @@ func readExported(text []byte) (e exported, err error) {
 	if _, err := d.Token(); err != io.EOF {
 		return e, fmt.Errorf("reading what flatctl export prints: something follows it")
 	}
-	if e.Network == "" || e.Node == "" {
-		return e, fmt.Errorf("reading what flatctl export prints: network and node are wanted")
+	if e.Network == "" || e.Node == "" || !e.RangeStart.IsValid() || !e.RangeEnd.IsValid() {
+		return e, fmt.Errorf("reading what flatctl export prints: network, node, rangeStart and rangeEnd are wanted")
+	}
+	for i, r := range e.Reservations {
+		if !r.Addr.IsValid() || r.MAC.IsZero() || r.Workload == (ipam.Workload{}) {
+			return e, fmt.Errorf("reading what flatctl export prints: reservation %d: addr, mac and workload are wanted", i+1)
+		}
 	}
 	return e, nil
 }
@@ -155,6 +163,12 @@ func (c *control) fits(ctx context.Context, e exported) error {
 		return fmt.Errorf("network %s of node %s has subnet %s, and %s here: it is another network", e.Network, e.Node, e.Subnet, pool.Subnet)
 	case e.MACPrefix != pool.MACPrefix:
 		return fmt.Errorf("network %s of node %s has macPrefix %s, and %s here: all nodes of a network must have the same", e.Network, e.Node, e.MACPrefix, pool.MACPrefix)
+	}
+	for _, p := range pool.Peers {
+		if p.Node == e.Node && (!p.Range().Contains(e.RangeStart) || !p.Range().Contains(e.RangeEnd)) {
+			return fmt.Errorf("node %s gives %s to %s itself, and ipam.peers here says %s to %s: its workloads outside of that would have no lease, or another's address; make the two agree",
+				e.Node, e.RangeStart, e.RangeEnd, p.RangeStart, p.RangeEnd)
+		}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -44,10 +45,13 @@ func TestExportAndImport(t *testing.T) {
 	s.runWith(first, "import", "-") // again: the same
 	s.run("reservations")
 	s.runWith(second, "import", "-o", "json", "-")
-	s.runWith(strings.ReplaceAll(second, "compute-1", "compute-2"), "import", "-") // in another's range
-	other := strings.NewReplacer("compute-1", "compute-2", "10.0.0.6", "10.0.0.13")
+	theirs := []string{"compute-1", "compute-2", `"rangeStart": "10.0.0.64"`, `"rangeStart": "10.0.0.128"`, `"rangeEnd": "10.0.0.127"`, `"rangeEnd": "10.0.0.191"`}
+	other := strings.NewReplacer(append(theirs, "10.0.0.6", "10.0.0.13")...)
 	for _, bad := range []string{
-		other.Replace(second), // the MACs of compute-1's
+		strings.NewReplacer(theirs...).Replace(second),       // in another's range
+		other.Replace(second),                                // the MACs of compute-1's
+		strings.ReplaceAll(second, "compute-1", "compute-2"), // another's range itself
+		strings.Replace(second, `"addr": "10.0.0.66",`, "", 1),
 		strings.Replace(second, "52:54:00:00:00:99", "52:54:00:00:00:02", 1),                      // of ours
 		strings.Replace(second, "52:54:00:00:00:99", "fa:16:3e:00:00:01", 1),                      // the gateway's
 		strings.Replace(second, "52:54:00:00:00:99", "fa:16:3e:00:00:90", 1),                      // names compute-2's address
@@ -58,6 +62,8 @@ func TestExportAndImport(t *testing.T) {
 		strings.ReplaceAll(second, "compute-1", "compute-3"),                                      // no peer
 		strings.Replace(second, "10.0.0.0/24", "10.0.0.0/16", 1),                                  // another network
 		strings.Replace(second, "fa:16:3e", "02:16:3e", 1),                                        // another prefix
+		strings.Replace(second, `"rangeEnd": "10.0.0.127"`, `"rangeEnd": "10.0.0.128"`, 1),        // a range that is compute-2's as well
+		strings.Replace(second, `"rangeStart": "10.0.0.64",`, "", 1),                              // no range
 		strings.Replace(second, `"network": "flat"`, `"network": "flt"`, 1),                       // none
 		strings.Replace(second, `"hostname": "host-10-0-0-66"`, `"hostname": "a_b"`, 1),           // no name
 		strings.Replace(second, `"hostname": "host-10-0-0-66"`, `"hostnam": "host-10-0-0-66"`, 1), // misspelt
@@ -77,4 +83,30 @@ func TestExportAndImport(t *testing.T) {
 	if rows, err := s.stores().Store("flat").Snapshot(t.Context()); err != nil || len(rows.Rows) != 1 || rows.Rows[0].Workload != pod("default", "vm") {
 		t.Errorf("in the end there are %v, %v", rows, err)
 	}
+}
+
+// FuzzReadExported: any text is what export prints, or an error; and what was read is
+// written as it was.
+func FuzzReadExported(f *testing.F) {
+	f.Add(`{"network": "flat", "node": "compute-1", "subnet": "10.0.0.0/24", "macPrefix": "fa:16:3e", "rangeStart": "10.0.0.64", "rangeEnd": "10.0.0.127", "reservations": [
+ {"addr": "10.0.0.67", "mac": "fa:16:3e:00:00:43", "hostname": "named", "workload": "/name:named/eth0", "options": {"42": ["10.0.0.9"]}, "leaseTime": "12h", "since": "2026-01-02T03:04:05Z"}]}`)
+	f.Add(`{"network": "a", "node": "b", "reservations": null}`)
+	f.Add(`{"network": 1}{}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		e, err := readExported([]byte(text))
+		if err != nil {
+			return
+		}
+		written, err := json.Marshal(e)
+		if err != nil {
+			return // a time that JSON has no form for
+		}
+		again, err := readExported(written)
+		if err != nil {
+			t.Fatalf("%s, written as %s: %v", text, written, err)
+		}
+		if twice, err := json.Marshal(again); err != nil || string(twice) != string(written) {
+			t.Errorf("%s became %s, %v", written, twice, err)
+		}
+	})
 }

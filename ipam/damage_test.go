@@ -46,6 +46,7 @@ func everything(d *Dir) map[string]error {
 	_, errs["GC"] = s.GC(ctx, func(r Reservation) bool { return r.HeldBy("fill-2", "eth0") })
 	_, errs["ReserveAdmin"] = s.ReserveAdmin(ctx, AdminRequest{Workload: pod("admin")})
 	_, errs["ReleaseAdmin"] = s.ReleaseAdmin(ctx, addr("10.0.0.2"))
+	_, errs["ImportPeer"] = s.ImportPeer(ctx, "compute-1", nil, false)
 	_, errs["Configure"] = s.Configure(ctx, n)
 	_, errs["Snapshot"] = s.Snapshot(ctx)
 	_, errs["Check"] = s.Check(ctx)
@@ -336,6 +337,11 @@ func TestChecksFindDefects(t *testing.T) {
 		"nobody's row": {func(x *txn) error {
 			r, _, err := x.row(addr("10.0.0.2"))
 			r.Holder = nil
+			return errors.Join(err, x.putJSON(bucketRows, addrKey(r.Addr), r))
+		}, bucketRows + " 10.0.0.2"},
+		"a peer's workload with an address of ours": {func(x *txn) error {
+			r, _, err := x.row(addr("10.0.0.2"))
+			r.Workload = r.Workload.OnPeer("compute-1")
 			return errors.Join(err, x.putJSON(bucketRows, addrKey(r.Addr), r))
 		}, bucketRows + " 10.0.0.2"},
 		"impossible network": {func(x *txn) error {

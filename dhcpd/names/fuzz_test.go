@@ -9,6 +9,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/flatdhcp/flatdhcp/dhcpd/names/upstream"
+	"github.com/flatdhcp/flatdhcp/ipam"
 )
 
 // FuzzQuery sends whatever it finds through the handler, less the sockets and other
@@ -17,6 +18,7 @@ import (
 func FuzzQuery(f *testing.F) {
 	for _, m := range []*dns.Msg{
 		query("web.novalocal.", dns.TypeA), query("web.novalocal.", dns.TypeANY, edns0(4096, true)), query("x.novalocal.", dns.TypeMX),
+		query("host-10-0-0-66.novalocal.", dns.TypeA), query("66.0.0.10.in-addr.arpa.", dns.TypePTR),
 		query("2.0.0.10.in-addr.arpa.", dns.TypePTR), query("0.0.10.in-addr.arpa.", dns.TypeSOA), query("novalocal.", dns.TypeAXFR),
 		query(".", dns.TypeNS), query("www.example.org.", dns.TypeA), query("www.example.org.", dns.TypeANY),
 		query("novalocal.", dns.TypeSOA, func(m *dns.Msg) { m.Opcode = dns.OpcodeUpdate }),
@@ -30,7 +32,11 @@ func FuzzQuery(f *testing.F) {
 		f.Add(b, true)
 		f.Add(b[:len(b)-3], false)
 	}
-	source := newSource(record(), row("10.0.0.2", "web", "shop"))
+	n := record(func(n *ipam.Network) {
+		n.Pool.MACPrefix = ipam.DefaultMACPrefix
+		n.Pool.Peers = []ipam.Peer{{Node: "compute-1", RangeStart: netip.MustParseAddr("10.0.0.64"), RangeEnd: netip.MustParseAddr("10.0.0.127")}}
+	})
+	source := newSource(n, row("10.0.0.2", "web", "shop"))
 	s := New(source, nil, 7, upstream.New(nil, "/nonexistent/resolv.conf", nil, slog.New(slog.DiscardHandler)), slog.New(slog.DiscardHandler))
 	from := netip.MustParseAddrPort("10.0.0.2:4711")
 	f.Fuzz(func(t *testing.T, wire []byte, tcp bool) {

@@ -315,8 +315,8 @@ func TestUnwrap(t *testing.T) {
 }
 
 // FuzzReceive feeds frames to the whole path, as the socket does: whatever comes, every
-// answer goes to the one known client, is well formed, and the next good message is
-// answered.
+// answer goes to the one known client or to a peer's, is well formed, and the next good
+// message is answered.
 func FuzzReceive(f *testing.F) {
 	for _, c := range corpus(f) {
 		f.Add(framed(c.b), true, false)
@@ -326,7 +326,9 @@ func FuzzReceive(f *testing.F) {
 	relayed := client(f, dhcpv4.MessageTypeDiscover, giaddr(relay), raw(82, 5, 4, 10, 0, 0, 9, 11, 4, 10, 0, 0, 9)).ToBytes()
 	f.Add(framed(relayed), true, false)
 	f.Add(framed(client(f, dhcpv4.MessageTypeDecline, option4(54, gateway), option4(50, reserved)).ToBytes()), true, false)
-	n := testNetwork()
+	f.Add(framed(client(f, dhcpv4.MessageTypeRequest, from(theirs), option4(54, gateway), option4(50, theirsIP)).ToBytes()), true, true)
+	f.Add(framed(client(f, dhcpv4.MessageTypeDecline, from(theirs), option4(54, gateway), option4(50, theirsIP)).ToBytes()), true, false)
+	n := onCompute1()
 	n.Bridge.DHCP = ipam.DHCP{Relays: []netip.Addr{relay}, RapidCommit: true}
 	n.Bridge.DHCPOptions = set(f, "42=10.0.0.9", "67=pxelinux.0", "121=10.9.0.0/16 via 10.0.0.9")
 	row := testRow()
@@ -356,11 +358,17 @@ func FuzzReceive(f *testing.F) {
 			out := <-w.out
 			checkFrame(t, out)
 			reply := decode(t, out[frameLen:])
-			if ipam.MAC(reply.ClientHWAddr[:6]) != known || reply.OpCode != dhcpv4.OpcodeBootReply {
-				t.Errorf("answer to %v", reply.ClientHWAddr)
+			mac, own := ipam.MAC(reply.ClientHWAddr[:6]), reserved
+			if a, _, ok := n.Pool.PeerOfMAC(mac); ok {
+				own = a
+			} else if mac != known {
+				t.Errorf("answer to %v", mac)
+			}
+			if reply.OpCode != dhcpv4.OpcodeBootReply {
+				t.Errorf("answer to %v is %v", mac, reply.OpCode)
 			}
 			to := netip.AddrFrom4([4]byte(out[30:34]))
-			if to != reserved && to != broadcastIP && to != relay && reply.MessageType() != dhcpv4.MessageTypeNak {
+			if to != own && to != broadcastIP && to != relay && reply.MessageType() != dhcpv4.MessageTypeNak {
 				t.Errorf("a %v goes to %v", reply.MessageType(), to)
 			}
 		}
