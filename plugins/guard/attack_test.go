@@ -141,6 +141,21 @@ func attacks() []attack {
 	llc := func(dst ipam.MAC) func(parts) []byte {
 		return func(p parts) []byte { return ethernet(dst, p.from.mac, 38, []byte{0x42, 0x42, 3}, p.tag) }
 	}
+	// SNAP carries an ethertype behind an LLC header (RFC 1042).
+	snap := func(dst func(parts) ipam.MAC) func(parts) []byte {
+		return func(p parts) []byte {
+			packet := p.data(p.from.addr, p.to.addr)
+			return ethernet(dst(p), p.from.mac, uint16(8+len(packet)), []byte{0xaa, 0xaa, 3, 0, 0, 0, 8, 0}, packet)
+		}
+	}
+	toOne, toAll := func(p parts) ipam.MAC { return p.to.mac }, func(parts) ipam.MAC { return broadcast }
+	inGroup := func(frame func(parts) []byte) func(parts) []byte {
+		return func(p parts) []byte {
+			f := frame(p)
+			copy(f, broadcast[:])
+			return f
+		}
+	}
 	unicast := func(typ uint16) func(parts) []byte {
 		return func(p parts) []byte { return ethernet(p.to.mac, p.from.mac, typ, p.data(p.from.addr, p.to.addr)) }
 	}
@@ -267,6 +282,38 @@ func attacks() []attack {
 		{"BPDU without MAC check", unchecked, lan, llc(bpduMAC), inBPDU},
 		{"802.3 with LLC", attacker, victim, llc(mac(3)), inEtherType},
 		{"802.3 without MAC check", unchecked, victim, llc(mac(3)), inEtherType},
+		{"802.3 with SNAP", attacker, victim, snap(toOne), inEtherType},
+		{"802.3 with SNAP to all", attacker, victim, snap(toAll), inEtherType},
+		{"802.3 with SNAP without MAC check", unchecked, victim, snap(toOne), inEtherType},
+		{"802.3 with SNAP to all of outside", lan, victim, snap(toAll), outEtherType},
+		{"VLAN tag to all", attacker, victim, inGroup(tagged(0x8100, 5)), inEtherType},
+		{"priority tag to all", attacker, victim, inGroup(tagged(0x8100, 0)), inEtherType},
+		{"priority tag without MAC check", unchecked, victim, tagged(0x8100, 0), inEtherType},
+		{"service tag", attacker, victim, tagged(0x88a8, 5), inEtherType},
+		{"QinQ to all", attacker, victim, inGroup(func(p parts) []byte {
+			return vlanTag(vlanTag(ordinary(p), 0x8100, 5), 0x88a8, 6)
+		}), inEtherType},
+		{"QinQ without MAC check", unchecked, victim, func(p parts) []byte {
+			return vlanTag(vlanTag(ordinary(p), 0x8100, 5), 0x88a8, 6)
+		}, inEtherType},
+		{"first fragment with the address of another", attacker, victim, func(p parts) []byte {
+			return p.ip(ipv4{src: addr(4), dst: p.to.addr, proto: 17, fragment: firstOfMany}.packet(udpDatagram(5000, 9, p.tag)))
+		}, inIPv4},
+		{"first fragment with the address of another to all", attacker, victim, inGroup(func(p parts) []byte {
+			return p.ip(ipv4{src: addr(4), dst: p.to.addr, proto: 17, fragment: firstOfMany}.packet(udpDatagram(5000, 9, p.tag)))
+		}), inIPv4},
+		{"later fragment with the address of another, without MAC check", unchecked, victim, func(p parts) []byte {
+			return p.ip(ipv4{src: addr(4), dst: p.to.addr, proto: 17, fragment: secondFragment}.packet(p.tag))
+		}, ""},
+		{"first fragment", attacker, victim, func(p parts) []byte {
+			return p.ip(ipv4{src: p.from.addr, dst: p.to.addr, proto: 17, fragment: firstOfMany}.packet(udpDatagram(5000, 9, p.tag)))
+		}, ""},
+		{"later fragment to another's address", attacker, victim, func(p parts) []byte {
+			return p.ip(ipv4{src: p.from.addr, dst: addr(4), proto: 17, fragment: secondFragment}.packet(p.tag))
+		}, outAddress},
+		{"later fragment in a broadcast frame to a closed port", attacker, closed, inGroup(func(p parts) []byte {
+			return p.ip(ipv4{src: p.from.addr, dst: p.to.addr, proto: 17, fragment: secondFragment}.packet(p.tag))
+		}), outClosed},
 		{"VLAN tag", attacker, victim, tagged(0x8100, 5), inEtherType},
 		{"priority tag", attacker, victim, tagged(0x8100, 0), inEtherType},
 		{"QinQ", attacker, victim, func(p parts) []byte {
