@@ -56,6 +56,8 @@ func (n *Node) Add(ctx context.Context, network ipam.Network, req ipam.Request) 
 		}
 	}()
 
+	ctx, end := link.WithSession(ctx)
+	defer end()
 	req.Holder.Ported = true
 	v := &adding{
 		node:    n,

@@ -49,6 +49,8 @@ func (n *Node) DeleteDead(ctx context.Context, network string, row ipam.Reservat
 
 // delete does the steps of DEL on behalf of verb, which has locked the attachment.
 func (n *Node) delete(ctx context.Context, verb, network, containerID, ifName string) error {
+	ctx, end := link.WithSession(ctx)
+	defer end()
 	v := &deleting{
 		node:        n,
 		store:       n.Data.Store(network),

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/flatdhcp/flatdhcp/plugins/link"
 )
 
 // step is one line of a verb's table. do must leave what it makes in a state that
@@ -51,7 +53,7 @@ func run(ctx context.Context, verb string, steps []step, stop func() error) erro
 }
 
 func undo(ctx context.Context, verb string, steps []step) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	ctx, cancel := context.WithTimeout(link.WithoutSession(context.WithoutCancel(ctx)), undoTime)
 	defer cancel()
 	var errs []error
 	for i := len(steps) - 1; i >= 0; i-- {

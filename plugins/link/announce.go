@@ -84,7 +84,7 @@ func AnnounceHost(ctx context.Context, ifName string, mac ipam.MAC, addr netip.A
 }
 
 func announce(ctx context.Context, ifName string, mac ipam.MAC, addr netip.Addr, count int) (err error) {
-	c, err := dial(ctx)
+	c, err := open(ctx) // of this thread's namespace, which may be a container's
 	if err != nil {
 		return err
 	}

@@ -17,15 +17,22 @@ import (
 // texts; the embedded handle does addresses, routes and neighbours.
 type conn struct {
 	*netlink.Handle
-	raw map[int]*nl.SocketHandle
+	raw  map[int]*nl.SocketHandle
+	kept bool // by a session, which closes it
 }
 
 // replyTimeout bounds the wait for the kernel's answer if the context has no
 // deadline. The kernel answers before sendto returns, so it never comes to that.
 const replyTimeout = 10 * time.Second
 
-// dial opens a conn in the network namespace of the calling thread.
+// dial returns a conn in the network namespace of the calling thread: the session's, or a
+// new one.
 func dial(ctx context.Context) (*conn, error) {
+	return connect(ctx, "", func() (*conn, error) { return open(ctx) })
+}
+
+// open opens a conn in the network namespace of the calling thread.
+func open(ctx context.Context) (*conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -41,19 +48,30 @@ func dial(ctx context.Context) (*conn, error) {
 		return nil, fmt.Errorf("opening a netlink socket: %w", err)
 	}
 	c := &conn{Handle: h, raw: map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}}
+	if err := c.setTimeout(ctx); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// setTimeout makes ctx's deadline that of the answers.
+func (c *conn) setTimeout(ctx context.Context) error {
 	left := replyTimeout
 	if deadline, ok := ctx.Deadline(); ok {
 		left = max(time.Until(deadline), time.Millisecond)
 	}
 	tv := unix.NsecToTimeval(left.Nanoseconds())
-	if err := errors.Join(s.SetReceiveTimeout(&tv), h.SetSocketTimeout(left)); err != nil {
-		c.close()
-		return nil, fmt.Errorf("setting a netlink socket's timeout: %w", err)
+	if err := errors.Join(c.raw[unix.NETLINK_ROUTE].Socket.SetReceiveTimeout(&tv), c.SetSocketTimeout(left)); err != nil {
+		return fmt.Errorf("setting a netlink socket's timeout: %w", err)
 	}
-	return c, nil
+	return nil
 }
 
 func (c *conn) close() {
+	if c.kept {
+		return
+	}
 	c.Close()
 	for _, s := range c.raw {
 		s.Close()
@@ -104,7 +122,7 @@ func (c *conn) deleteLink(index int) error {
 // idle node, in which it frees what nobody can see: that wait goes on in the background, and
 // a process that ends meanwhile ends behind it.
 func (c *conn) dropLink(ctx context.Context, index int) error {
-	remover, err := dial(ctx)
+	remover, err := open(ctx) // its own: it is in use for longer
 	if err != nil {
 		return err
 	}

@@ -46,16 +46,17 @@ func statNetNS(path string) (unix.Stat_t, error) {
 	return st, nil
 }
 
-// dialAt opens a conn in the network namespace at path. Only the opening of the
-// sockets happens on a thread that was moved there; ns.Do never gives such a
-// thread back if it cannot return.
+// dialAt returns a conn in the network namespace at path: the session's, or a new one.
+// Only the opening of the sockets happens on a thread that was moved there; ns.Do never
+// gives such a thread back if it cannot return.
 func dialAt(ctx context.Context, path string) (*conn, error) {
-	var c *conn
-	err := within(path, func() (err error) {
-		c, err = dial(ctx)
-		return err
+	return connect(ctx, path, func() (c *conn, err error) {
+		err = within(path, func() (err error) {
+			c, err = open(ctx)
+			return err
+		})
+		return c, err
 	})
-	return c, err
 }
 
 // within runs f on a thread inside the network namespace at path.
