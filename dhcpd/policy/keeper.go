@@ -217,9 +217,13 @@ func (k *Keeper) enforce(ctx context.Context, key Key, n ipam.Network, given boo
 		}
 		if err != nil {
 			k.failed(ctx, "bridge of "+key.DataDir+"/"+key.Name, fmt.Sprintf("network %s: %v", n.Name, err))
-			return
+			// Who lives on a bridge that is not as it should be needs rules all the same.
+			if here, err := k.Node.Here(ctx, n.Bridge.Name); err != nil || !here {
+				return
+			}
+		} else {
+			delete(k.told, "bridge of "+key.DataDir+"/"+key.Name)
 		}
-		delete(k.told, "bridge of "+key.DataDir+"/"+key.Name)
 	}
 	record := text(n)
 	old, seen := k.applied[key]
