@@ -35,7 +35,9 @@ func (c *realClient) networkd(t testing.TB) networkd {
 	if err := os.WriteFile(c.path("eth0.network"), []byte(conf), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	// It gives up root for a user of its own, who must be able to write.
+	// It gives up root for a user of its own, who must be able to write, and with that loses
+	// the signal that would end it with its parent: the shell keeps it, and the namespace's
+	// processes end with their first.
 	const inside = `set -e
 mount -t tmpfs tmpfs /run
 mkdir -p /run/systemd/network /run/systemd/netif
@@ -44,7 +46,8 @@ mount --bind "$1/netif" /run/systemd/netif
 mkdir -p /run/systemd/netif/links /run/systemd/netif/lldp
 chown -R systemd-network: /run/systemd/netif
 mount -t sysfs -o ro sysfs /sys
-exec "$2"`
+"$2" &
+wait`
 	cmd := exec.Command(unshare, "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", inside, "sh", c.dir, program)
 	cmd.Env = append(os.Environ(), "SYSTEMD_LOG_LEVEL=debug", "SYSTEMD_LOG_TARGET=console")
 	log, err := os.Create(c.path("networkd.log"))
