@@ -71,9 +71,10 @@ var sources = []source{
 	}},
 	{"sysctl", []string{"sysctl", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"}, nil},
 	// Content by checksum, but for a store: bbolt's pages differ after a change and its
-	// undoing. What a store says is in its own section.
+	// undoing. What a store says is in its own section. Left out is the daemon's record of
+	// what clients did, which it writes seconds later and keeps when they go.
 	{"files", []string{"sh", "-c", `cd / && for dir in run/flatdhcp var/lib/flatdhcp var/lib/cni etc/cni; do
-		[ ! -e $dir ] || find $dir -printf '%M %p\n' \( ! -type f -o -name '*.db' -o -exec sha256sum {} \; \)
+		[ ! -e $dir ] || find $dir ! -name '*.leases' -printf '%M %p\n' \( ! -type f -o -name '*.db' -o -exec sha256sum {} \; \)
 	done | sort -k 2`}, nil},
 	{"store", []string{"sh", "-c", storeScript}, nil},
 }
