@@ -97,12 +97,12 @@ func (c *control) apply(ctx context.Context, file string, dataDirGiven bool) err
 		info.Changes = append(info.Changes, changes(*before, cfg.Network)...)
 	}
 	if cfg.Network.Bridge != nil {
-		report, err := c.enforce(ctx, cfg.Name)
+		report, err := c.enforce(ctx, cfg.Network)
 		if err != nil {
 			return fmt.Errorf("network %s is configured, but not yet in force for living workloads: %w; mend that and apply again", cfg.Name, err)
 		}
 		// Programs get lists, even empty ones.
-		report.Chains, report.Guard = append([]string{}, report.Chains...), append([]string{}, report.Guard...)
+		report.Chains, report.Guard, report.Side = append([]string{}, report.Chains...), append([]string{}, report.Guard...), append([]string{}, report.Side...)
 		info.Node = &report
 	}
 	if c.output == "json" {
@@ -111,12 +111,18 @@ func (c *control) apply(ctx context.Context, file string, dataDirGiven bool) err
 	return c.sayf("%s", info)
 }
 
-func (c *control) enforce(ctx context.Context, network string) (attach.Report, error) {
+func (c *control) enforce(ctx context.Context, network ipam.Network) (attach.Report, error) {
 	n, err := c.node(c.dataDir)
 	if err != nil {
 		return attach.Report{}, err
 	}
-	return n.Apply(ctx, network)
+	side, err := n.Renew(ctx, network)
+	if err != nil {
+		return attach.Report{}, err
+	}
+	report, err := n.Apply(ctx, network.Name)
+	report.Side = append(side.Changes, side.Notices...)
+	return report, err
 }
 
 func (c *control) read(file string) ([]byte, error) {
@@ -142,6 +148,9 @@ func (i applyInfo) String() string {
 	}
 	if i.Node == nil {
 		return b.String()
+	}
+	for _, line := range i.Node.Side {
+		fmt.Fprintf(&b, "\n%s", line)
 	}
 	switch {
 	case i.Node.Workloads == 0:

@@ -34,6 +34,10 @@ const commandDeadline = 30 * time.Second
 type node interface {
 	// Apply puts the stored policy of a network in force for its living workloads.
 	Apply(ctx context.Context, network string) (attach.Report, error)
+	// Renew makes the bridge and uplink of a network what it is to have by now.
+	Renew(ctx context.Context, network ipam.Network) (attach.Side, error)
+	// RestoreUplink gives the network card of a network's uplink back what it had.
+	RestoreUplink(ctx context.Context, network ipam.Network) (nic string, err error)
 	// Remove takes a network out of the kernel and deletes its store.
 	Remove(ctx context.Context, network string) error
 	// DeleteDead is CNI's DEL of the attachment that holds row, unless it lives after all.
@@ -157,7 +161,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 defects found.`,
 	})
 	_ = root.MarkPersistentFlagDirname("data-dir")
 	root.AddCommand(
-		c.applyCommand(), c.networksCommand(), c.networkCommand(),
+		c.applyCommand(), c.networksCommand(), c.networkCommand(), c.uplinkCommand(),
 		c.reservationsCommand(), c.reserveCommand(), c.releaseCommand(),
 		c.exportCommand(), c.importCommand(), c.leasesCommand(), c.eventsCommand(),
 		c.rulesCommand(), c.checkCommand(), c.configCommand(), c.installCommand(),

@@ -106,7 +106,7 @@ func TestRefusals(t *testing.T) {
 
 	fails("apply", filepath.Join(s.dir, "none.conflist"))
 	fails("apply", s.file("bad", "10.1.0.0/24", `"isGatway": true,`))
-	fails("apply", s.file("later", "10.1.0.0/24", `"gatewayShared": true,`))
+	fails("apply", s.file("later", "10.1.0.0/24", `"annotations": ["groups"],`))
 	fails("apply", s.file("overlap", "10.0.0.128/25", ""))
 	fails("apply", s.file("flat", "10.9.0.0/24", "")) // strands
 	s.node.err = errors.New("iptables is missing")

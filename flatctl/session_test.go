@@ -197,6 +197,14 @@ type fakeNode struct {
 	did     []string
 }
 
+func (n *fakeNode) Renew(context.Context, ipam.Network) (attach.Side, error) {
+	return attach.Side{}, nil
+}
+
+func (n *fakeNode) RestoreUplink(_ context.Context, network ipam.Network) (string, error) {
+	return network.Bridge.FlatInterface, nil
+}
+
 func (n *fakeNode) Apply(_ context.Context, network string) (attach.Report, error) {
 	n.did = append(n.did, "apply "+network)
 	return n.report, n.err

@@ -119,6 +119,9 @@ type Bridge struct {
 	// network; empty = none. UplinkDHCP is UplinkDHCPBlock or UplinkDHCPPass: see BlocksDHCP.
 	FlatInterface string `json:"flatInterface,omitempty"`
 	UplinkDHCP    string `json:"uplinkDHCP,omitempty"`
+	// MoveAddresses lets what the node has on FlatInterface, addresses and routes, go to
+	// the bridge with it.
+	MoveAddresses bool   `json:"moveAddresses,omitempty"`
 	Limits        Limits `json:"limits,omitzero"` // of each workload
 	// AllowedAddresses are what every workload may use besides its own; each address is
 	// excluded. See Allowed.

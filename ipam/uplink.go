@@ -1,5 +1,7 @@
 package ipam
 
+import "net/netip"
+
 // UplinkDHCP says whether DHCP crosses a network's uplink.
 const (
 	UplinkDHCPBlock = "block"
@@ -12,3 +14,6 @@ func (n Network) BlocksDHCP() bool {
 	b := n.Bridge
 	return b != nil && (b.UplinkDHCP == UplinkDHCPBlock || b.UplinkDHCP == "" && b.IsGateway)
 }
+
+// MayGive reports whether a workload could be given a: the node itself must not have it.
+func (p Pool) MayGive(a netip.Addr) bool { return p.never(a) == "" }

@@ -177,6 +177,9 @@ func (v *adding) makeBridge(ctx context.Context) error {
 	for _, notice := range v.side.Notices {
 		v.node.Log.Warn(notice, "bridge", v.network.Bridge.Name)
 	}
+	for _, change := range v.side.Changes {
+		v.node.Log.Info(change, "bridge", v.network.Bridge.Name)
+	}
 	v.made.Bridge = v.side.Bridge
 	return err
 }

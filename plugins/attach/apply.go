@@ -14,6 +14,7 @@ import (
 
 // Report says what Apply changed.
 type Report struct {
+	Side      []string `json:"side"`           // what was done to the node's side: not by Apply
 	Workloads int      `json:"workloads"`      // living, on the network
 	Chains    []string `json:"chains"`         // iptables chains written
 	Guard     []string `json:"guard"`          // guard elements changed
@@ -171,11 +172,15 @@ func (v view) applyGuard(ctx context.Context) ([]string, error) {
 
 // Remove takes what network has on this node out of the kernel and deletes its store,
 // in this order: killed between the two it can be asked again. It refuses while
-// workloads hold addresses. The bridge stays: it may carry others' ports or the node's
-// own traffic.
+// workloads hold addresses. The uplink has back what it had; the bridge stays: it may carry
+// others' ports.
 func (n *Node) Remove(ctx context.Context, network string) error {
 	served := false
-	err := n.underFilterLock(ctx, func() error {
+	lock, err := n.Run.Lock(ctx, n.Run.NodeLock())
+	if err != nil {
+		return err
+	}
+	err = n.underFilterLock(ctx, func() error {
 		v, err := n.look(ctx, network)
 		if err != nil {
 			return err
@@ -188,6 +193,10 @@ func (n *Node) Remove(ctx context.Context, network string) error {
 			rest := v
 			rest.networks = slices.DeleteFunc(slices.Clone(v.networks), func(o ipam.Network) bool { return o.Name == network })
 			if _, err := rest.applyGuard(ctx); err != nil {
+				return err
+			}
+			// Before the guard forgets it: behind it is the whole segment.
+			if _, err := n.uplinkOf(own, BridgeSpec(own)).GiveBack(ctx, false); err != nil {
 				return err
 			}
 			if uplink := own.Bridge.FlatInterface; uplink != "" {
@@ -207,7 +216,7 @@ func (n *Node) Remove(ctx context.Context, network string) error {
 		}
 		return n.Data.Remove(ctx, network)
 	})
-	if err != nil || !served {
+	if err = errors.Join(err, lock.Unlock()); err != nil || !served {
 		return err
 	}
 	return n.keepMetadataAddress(ctx)

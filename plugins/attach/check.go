@@ -76,6 +76,7 @@ func (v *checking) checks() []check {
 		{"the result", v.result},
 		{"bridge " + v.network.Bridge.Name, v.bridge},
 		{"the shared gateway", v.leg},
+		{"the uplink", v.uplink},
 		{"port " + v.portName, v.hostSide},
 		{"interface " + v.claim.IfName, v.inside},
 		{"the guard", v.guard},

@@ -12,15 +12,17 @@ import (
 
 	"github.com/flatdhcp/flatdhcp/ipam"
 	"github.com/flatdhcp/flatdhcp/plugins/link"
+	"github.com/flatdhcp/flatdhcp/plugins/uplink"
 )
 
 // Side is the node's side of a network as BringUp left it: all that a workload's port needs
 // beneath it, and what the node itself carries.
 type Side struct {
 	Bridge  link.BridgeInfo
-	LegMade bool     // the shared gateway's
-	Changes []string // what was done
-	Notices []string // what there is to say of it; none where nothing was done
+	LegMade bool         // the shared gateway's
+	Uplink  uplink.Taken // zero = the network has none
+	Changes []string     // what was done
+	Notices []string     // what there is to say of it; none where nothing was done
 }
 
 // BringUp makes the node's side of network ready under the node's lock, as the daemon and
@@ -31,14 +33,31 @@ func (n *Node) BringUp(ctx context.Context, network ipam.Network) (side Side, er
 		return side, err
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
-	return n.bringUp(ctx, network)
+	side, err = n.bringUp(ctx, network)
+	if err != nil && side.changed() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+		defer cancel()
+		err = errors.Join(err, n.takeDown(ctx, network, side))
+	}
+	return side, err
 }
 
 // bringUp is BringUp for who holds the node's lock. What it returns beside an error says
 // what takeDown has to undo.
+//
+// The bridge is complete, and the guard knows what may cross the uplink, before the NIC
+// becomes its port: from then on the whole segment is there.
 func (n *Node) bringUp(ctx context.Context, network ipam.Network) (side Side, err error) {
 	spec, err := sideSpec(network)
 	if err != nil {
+		return side, err
+	}
+	u := n.uplinkOf(network, spec)
+	if u.NIC == "" {
+		if err := n.returnStray(ctx, u); err != nil {
+			return side, err
+		}
+	} else if spec, err = borrow(u, spec); err != nil {
 		return side, err
 	}
 	info, notices, err := link.EnsureBridge(ctx, spec)
@@ -64,12 +83,28 @@ func (n *Node) bringUp(ctx context.Context, network ipam.Network) (side Side, er
 	if side.changed() {
 		side.Notices = notices // once, not with every container
 	}
+	if err == nil && u.NIC != "" {
+		err = n.takeUplink(ctx, network, u, &side)
+	}
+	if err == nil && spec.Gateway.IsValid() && side.Uplink.Joined {
+		// There are others to hear it now, and workloads may remember the bridge's own MAC.
+		err = link.AnnounceHost(ctx, spec.Name, spec.MAC, spec.Gateway.Addr(), announcements)
+	}
 	return side, err
 }
 
 // takeDown undoes what a bringUp did whose caller holds the node's lock, unless others
-// rely on it by now.
+// rely on it by now: those have ports on the bridge.
 func (n *Node) takeDown(ctx context.Context, network ipam.Network, side Side) error {
+	if side.Uplink.Joined {
+		others, err := link.HasPorts(ctx, network.Bridge.Name, network.Bridge.FlatInterface)
+		if err != nil || others {
+			return err
+		}
+		if err := n.returnUplink(ctx, n.uplinkOf(network, BridgeSpec(network)), false); err != nil {
+			return err
+		}
+	}
 	if side.LegMade {
 		// A port of the bridge itself, which would keep it.
 		if err := link.RemoveCreatedLeg(ctx, side.Bridge.Name); err != nil {
@@ -81,7 +116,7 @@ func (n *Node) takeDown(ctx context.Context, network ipam.Network, side Side) er
 
 // changed reports whether there is anything for takeDown to undo.
 func (s Side) changed() bool {
-	return s.Bridge.Created || s.Bridge.AddedAddress || s.Bridge.AddedOnLo || s.LegMade
+	return s.Bridge.Created || s.Bridge.AddedAddress || s.Bridge.AddedOnLo || s.LegMade || s.Uplink.Joined
 }
 
 // BridgeSpec returns the bridge that network wants on this node, but for what it borrows

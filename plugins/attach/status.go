@@ -28,7 +28,7 @@ func (n *Node) Status(ctx context.Context, network ipam.Network) []error {
 	}
 	var problems []error
 	for _, look := range []func(context.Context, ipam.Network) error{
-		n.lookForRunDir, lookForBridge, lookForNetfilter, n.lookForIPTables, lookForGuard, n.lookForDaemon,
+		n.lookForRunDir, lookForBridge, n.lookForUplink, lookForNetfilter, n.lookForIPTables, lookForGuard, n.lookForDaemon,
 	} {
 		if err := look(ctx, network); err != nil {
 			problems = append(problems, err)

@@ -40,7 +40,7 @@ func (o *object) readBridge() (*ipam.Bridge, []string, error) {
 	b := &ipam.Bridge{}
 	for _, read := range []func(*ipam.Bridge) error{
 		o.readBridgeName, o.readGatewayKeys, o.readSwitches, o.readRules, o.readFilter,
-		o.readMTU, o.readLeaseTime, o.readDHCPOptions, o.readDHCP, o.readDNS, o.readAnnotations, o.readLimits,
+		o.readMTU, o.readUplink, o.readLeaseTime, o.readDHCPOptions, o.readDHCP, o.readDNS, o.readAnnotations, o.readLimits,
 	} {
 		if err := read(b); err != nil {
 			return nil, nil, err

@@ -111,11 +111,11 @@ func cniError(doing string, err error) error {
 	code := uint(0)
 	switch {
 	case errors.As(err, &living), errors.Is(err, attach.ErrCancelled), errors.Is(err, context.DeadlineExceeded),
-		errors.Is(err, link.ErrBridgeFull), errors.Is(err, attach.ErrNoMetadata):
+		errors.Is(err, link.ErrBridgeFull), errors.Is(err, attach.ErrNoMetadata), errors.Is(err, attach.ErrUplinkReturned):
 		code = types.ErrTryAgainLater
 	case errors.Is(err, attach.ErrSameNetNS):
 		code = types.ErrInvalidNetNS
-	case errors.Is(err, link.ErrNotABridge):
+	case errors.Is(err, link.ErrNotABridge), errors.Is(err, attach.ErrUplink):
 		code = types.ErrInvalidNetworkConfig
 	case errors.Is(err, link.ErrIfNameTaken):
 		code = types.ErrInvalidEnvironmentVariables

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -33,6 +34,28 @@ func MACs(ctx context.Context, names ...string) ([]ipam.MAC, error) {
 		}
 	}
 	return macs, nil
+}
+
+// HasPorts reports whether a bridge has a port beside the one named but, and its own leg.
+// No such bridge, none.
+func HasPorts(ctx context.Context, bridge, but string) (bool, error) {
+	c, err := dial(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer c.close()
+	d, err := c.bridgeDevice(bridge)
+	if errors.Is(err, unix.ENODEV) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	ports, err := c.devices(ctx, "", d.index)
+	if err != nil {
+		return false, fmt.Errorf("looking for ports of bridge %s: %w", bridge, err)
+	}
+	return slices.ContainsFunc(ports, func(p device) bool { return p.name != but && !strings.HasPrefix(p.name, LegPortPrefix) }), nil
 }
 
 // MasterOf returns the bridge (or bond) that an interface is a port of; empty if it is

@@ -41,6 +41,9 @@ func (d Dir) FilterLock() string { return filepath.Join(string(d), "filter.lock"
 // run directory lives as long as they do.)
 func (d Dir) FilterBackend() string { return filepath.Join(string(d), "filter.backend") }
 
+// Uplink says what the uplink of a bridge, and the bridge, were before they came together.
+func (d Dir) Uplink(bridge string) string { return filepath.Join(string(d), "uplink", bridge+".json") }
+
 // DaemonLock is held by the one flat-dhcpd of the node.
 func (d Dir) DaemonLock() string { return filepath.Join(string(d), "flat-dhcpd.lock") }
 

@@ -1,0 +1,263 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/flatdhcp/flatdhcp/e2e/lab"
+	"github.com/flatdhcp/flatdhcp/e2e/lab/labtest"
+)
+
+// uplinked returns the compute hosts of a lab as nodes of one network that is joined by
+// their eth2, each with addresses of its own to give.
+func uplinked(t *testing.T, hosts int, extra keys) (l *lab.Lab, nodes []*node) {
+	t.Helper()
+	labtest.RequireRoot(t)
+	l = labtest.New(t, labtest.Options(t))
+	if err := l.Build(labtest.Within(t, patience), lab.Seed(hosts)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range hosts {
+		n := &node{Host: l.Host(fmt.Sprintf("compute-%d", i+1)), t: t, network: network, extra: keys{
+			"isGateway": false, "flatInterface": "eth2",
+			"ipam.rangeStart": fmt.Sprintf("10.0.0.%d", 64*(i+1)), "ipam.rangeEnd": fmt.Sprintf("10.0.0.%d", 64*(i+1)+63),
+		}}
+		n.configure(extra)
+		nodes = append(nodes, n)
+	}
+	return l, nodes
+}
+
+// link is what `ip -details link` says of an interface.
+func (n *node) link(name string) string {
+	n.t.Helper()
+	return n.run("ip", "-details", "link", "show", "dev", name)
+}
+
+// A compute host is untouched until its first ADD; from then on its network card is a port
+// of the bridge, which has its MAC and MTU, and workloads of two hosts meet.
+func TestWorkloadsOfTwoHostsMeetByTheirUplinks(t *testing.T) {
+	_, nodes := uplinked(t, 2, nil)
+	a, b := nodes[0], nodes[1]
+	a.run("ip", "link", "set", "eth2", "mtu", "1400")
+	b.run("ip", "link", "set", "eth2", "mtu", "1400")
+	if out, _, err := a.Run(a.within(), "ip", "link", "show", "br100"); err == nil {
+		t.Errorf("a bridge before the first ADD: %s", out)
+	}
+	before := a.state()
+	wa, wb := a.attach("a", lab.CNIOptions{}), b.attach("b", lab.CNIOptions{})
+	for what, argv := range map[string][]string{
+		"a's card":   {"eth2", "master br100", "promiscuity 1", "52:54:00:00:03:02"},
+		"a's bridge": {"br100", "mtu 1400", "52:54:00:00:03:02", "state UP"},
+		"a's port":   {wa.port(), "mtu 1400"},
+	} {
+		out := a.link(argv[0])
+		for _, want := range argv[1:] {
+			if !strings.Contains(out, want) {
+				t.Errorf("%s does not say %q: %s", what, want, out)
+			}
+		}
+	}
+	for _, name := range []string{"eth2", "br100"} {
+		if out := a.run("ip", "-4", "address", "show", "dev", name); out != "" {
+			t.Errorf("%s of a compute host has an address: %s", name, out)
+		}
+	}
+	wa.checked()
+	if !answered(a, wa.exec, wb.addr) {
+		t.Errorf("%s on one host does not reach %s on another", wa.addr, wb.addr)
+	}
+	wa.detach()
+	if out := a.link("eth2"); !strings.Contains(out, "master br100") {
+		t.Errorf("DEL took the uplink: %s", out)
+	}
+	if out := a.run("flatctl", "uplink", "restore", network); !strings.Contains(out, "eth2") {
+		t.Errorf("flatctl uplink restore: %s", out)
+	}
+	after := a.state()
+	for _, section := range []string{"addresses", "routes", "routes6"} {
+		if got, want := linesOf(after.Section(section), "eth2"), linesOf(before.Section(section), "eth2"); got != want {
+			t.Errorf("%s of eth2 after the restore:\n%s\nbefore:\n%s", section, got, want)
+		}
+	}
+	if out := a.link("eth2"); strings.Contains(out, "master") || !strings.Contains(out, "promiscuity 0") {
+		t.Errorf("eth2 after the restore: %s", out)
+	}
+	// Who asked for it back is not to lose it again, unless it is said so.
+	if _, err := a.tryAttach(a.container("c"), lab.CNIOptions{}); err == nil || !strings.Contains(err.Error(), "flatctl uplink restore") {
+		t.Errorf("ADD after the restore: %v", err)
+	}
+	a.run("flatctl", "apply", lab.ConflistPath(network))
+	wc := a.attach("d", lab.CNIOptions{})
+	if !answered(a, wc.exec, wb.addr) {
+		t.Errorf("after an apply %s does not reach %s", wc.addr, wb.addr)
+	}
+}
+
+func linesOf(text, word string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, word) {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+// What an uplink must not be, and what ADD and STATUS say of it; nothing is touched.
+func TestUplinksThatAreRefused(t *testing.T) {
+	_, nodes := uplinked(t, 1, nil)
+	n := nodes[0]
+	n.run("sh", "-c", `set -e
+ip link add brx type bridge
+ip link add taken type veth peer name taken1
+ip link set taken master brx
+ip link add below type veth peer name below1
+ip link add mv link below type macvlan mode bridge
+ip address add 10.0.0.70/24 dev below1
+ip address add 172.30.0.1/24 dev taken1
+ip tuntap add tun0 mode tun`)
+	before := n.state()
+	c := n.container("w")
+	for _, tc := range []struct {
+		name   string
+		change keys
+		want   []string
+	}{
+		{"missing", keys{"flatInterface": "eth9"}, []string{"eth9", "no such interface"}},
+		{"a bridge", keys{"flatInterface": "brx"}, []string{"brx", "it is a bridge"}},
+		{"another's port", keys{"flatInterface": "taken"}, []string{"taken", "belongs to brx"}},
+		{"beneath a macvlan", keys{"flatInterface": "below"}, []string{"mv takes its frames"}},
+		{"a macvlan", keys{"flatInterface": "mv"}, []string{"mv", "only the frames to its own MAC"}},
+		{"no Ethernet", keys{"flatInterface": "tun0"}, []string{"tun0", "without Ethernet frames"}},
+		{"addresses that may not be moved", keys{"flatInterface": "taken1", "moveAddresses": false}, []string{"172.30.0.1/24", "moveAddresses true"}},
+		{"an address that a workload could get", keys{"flatInterface": "below1", "moveAddresses": true}, []string{"10.0.0.70/24", "ipam.exclude"}},
+		{"an address beside the gateway's", keys{"flatInterface": "below1", "isGateway": true}, []string{"10.0.0.70/24", "set ipam.gateway to 10.0.0.70"}},
+		{"an MTU that it does not take", keys{"flatInterface": "eth2", "mtu": 9000}, []string{"mtu is 9000", "1500"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			conf := keys{"isGateway": false, "moveAddresses": true, "mtu": 0}
+			for k, v := range tc.change {
+				conf[k] = v
+			}
+			n.configure(conf)
+			_, err := n.tryAttach(c, lab.CNIOptions{})
+			if err == nil {
+				t.Fatal("ADD succeeded")
+			}
+			_, statusErr := n.CNI(n.within(), "status", network, c, lab.CNIOptions{})
+			if statusErr == nil {
+				t.Error("STATUS is content")
+				statusErr = err
+			}
+			for _, want := range tc.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("ADD does not say %q: %v", want, err)
+				}
+				if !strings.Contains(statusErr.Error(), want) {
+					t.Errorf("STATUS does not say %q: %v", want, statusErr)
+				}
+			}
+			for _, section := range []string{"links", "addresses", "routes"} {
+				if got := n.state().Section(section); got != before.Section(section) {
+					t.Errorf("%s changed:\n%s", section, got)
+				}
+			}
+		})
+	}
+}
+
+// A first ADD that fails gives the network card back as it was, and one that is killed leaves
+// what the next one goes on with, at whatever change of the move.
+func TestFirstADDFailsOrDiesWhileItTakesTheUplink(t *testing.T) {
+	_, nodes := uplinked(t, 1, nil)
+	n := nodes[0]
+	n.run("sh", "-c", `set -e
+ip address add 172.30.0.5/24 brd + dev eth2
+ip -6 address add 2001:db8::5/64 dev eth2 nodad
+ip route add 10.50.0.0/16 via 172.30.0.1 dev eth2 metric 7
+ip -6 route add 2001:db8:5::/48 via 2001:db8::1 dev eth2`)
+	c := n.container("w")
+	w := &workload{Container: c, n: n, ifName: "eth0"}
+	// differs tells what of the node itself, store and run directory aside, is not as before.
+	differs := func(before lab.State) string {
+		var b strings.Builder
+		after := n.state()
+		for _, section := range []string{"links", "addresses", "routes", "routes6", "nft", "iptables", "sysctl"} {
+			was, is := before.Section(section), after.Section(section)
+			for line := range strings.Lines(was) {
+				if !strings.Contains(is, line) {
+					b.WriteString("- " + line)
+				}
+			}
+			for line := range strings.Lines(is) {
+				if !strings.Contains(was, line) {
+					b.WriteString("+ " + line)
+				}
+			}
+			if was != is && b.Len() == 0 {
+				b.WriteString(section + " has other lines\n" + is)
+			}
+		}
+		return b.String()
+	}
+	var steps []string
+	const file = "/run/lab/steps"
+	if out, err := n.armed("ADD", c, "trace:"+file); err != nil {
+		t.Fatalf("ADD: %v, %s", err, out)
+	}
+	for line := range strings.Lines(n.run("cat", file)) {
+		steps = append(steps, strings.TrimSpace(line))
+	}
+	moved := n.state().String()
+	for _, want := range []string{"172.30.0.5/24 brd 172.30.0.255 scope global br100", "2001:db8::5/64", "10.50.0.0/16 via 172.30.0.1 dev br100 metric 7", "2001:db8:5::/48 via 2001:db8::1 dev br100"} {
+		if !strings.Contains(moved, want) {
+			t.Errorf("after ADD there is no %q:\n%s", want, moved)
+		}
+	}
+	free := func() {
+		t.Helper()
+		w.del()
+		n.run("flatctl", "uplink", "restore", network)
+		n.run("sh", "-c", "ip link del br100; rm -f /run/flatdhcp/uplink/*")
+	}
+	free() // the guard's table and the base chains stay
+	before := n.state()
+	for _, want := range []string{"172.30.0.5/24 brd 172.30.0.255 scope global eth2", "10.50.0.0/16 via 172.30.0.1 dev eth2 metric 7"} {
+		if !strings.Contains(before.String(), want) {
+			t.Errorf("after the restore there is no %q", want)
+		}
+	}
+	if len(steps) < 20 {
+		t.Fatalf("ADD has the steps %q", steps)
+	}
+	for _, step := range sample(t, "failures of the first ADD with an uplink", 4, steps) {
+		t.Run("fail at "+step, func(t *testing.T) {
+			out, err := n.armed("ADD", c, step+"/after/fail")
+			if err == nil {
+				t.Fatalf("ADD succeeded: %s", out)
+			}
+			if diff := differs(before); diff != "" {
+				t.Errorf("a failed ADD leaves a difference: %s\n%s", out, diff)
+			}
+			w.del()
+		})
+	}
+	var moves []string
+	for _, step := range steps {
+		if strings.HasPrefix(step, "UPLINK/") {
+			moves = append(moves, step)
+		}
+	}
+	for _, step := range sample(t, "ADDs killed while they take the uplink", 4, moves) {
+		t.Run("killed at "+step, func(t *testing.T) {
+			n.kill("ADD", c, step+"/after/kill", "")
+			n.attachTo(c, lab.CNIOptions{}).checked()
+			free()
+			if diff := differs(before); diff != "" {
+				t.Errorf("a killed ADD, another, DEL and restore leave a difference:\n%s", diff)
+			}
+		})
+	}
+}
