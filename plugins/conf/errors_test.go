@@ -43,7 +43,6 @@ func TestMistakesAreExplained(t *testing.T) {
 		{"far from any key", keys{"colour": "green"}},
 		{"ipam's key outside", keys{"rangeStart": "10.0.0.5"}},
 		{"bridge's key inside ipam", keys{"ipam.isGateway": true}},
-		{"later key near none of these", keys{"nodeAddress": "10.0.0.251"}},
 		{"vlan", keys{"vlan": 100}},
 		{"vlan no number", keys{"vlan": "none"}},
 		{"vlanTrunk", keys{"vlanTrunk": []keys{{"id": 5}}}},

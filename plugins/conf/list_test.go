@@ -95,7 +95,7 @@ func TestParseListExplainsMistakes(t *testing.T) {
 		"missing": {replaced(`"subnet": "10.0.0.0/24"`, `"domain": "x"`), `7: line 9: key ipam.subnet is missing: it is required, such as "10.0.0.0/24"`},
 		"misspelt": {replaced(`"allowSameNetTraffic"`, `"allowSamenetTrafic"`),
 			`7: line 8: key allowSamenetTrafic with value false: no such key: did you mean allowSameNetTraffic? (true or false); accepted here: ` + strings.Join(acceptedNames(bridgeKeys), ", ")},
-		"later":                   {replaced(`"allowSameNetTraffic"`, `"moveAddresses"`), `2: line 8: key moveAddresses with value false: it is not supported by this version: take it out`},
+		"later":                   {replaced(`"allowSameNetTraffic": false`, `"annotations": ["groups"]`), `2: line 8: key annotations[0] with value "groups": it is not supported by this version: take it out`},
 		"twice":                   {replaced(`"allowSameNetTraffic": false,`, "\"allowSameNetTraffic\": false,\n      \"allowSameNetTraffic\": true,"), `7: line 9: key plugins[1].allowSameNetTraffic is given twice: only one of the two can count`},
 		"twice in another plugin": {replaced(`{"type": "loopback"}`, `{"type": "x", "a": 1, "a": 2, "b.c": 1, "b": {"c": 2}}`), ""},
 		"name":                    {replaced(`"flat"`, `"a b"`), `7: line 3: key name with value "a b": at most 128 letters, digits, '_', '.' and '-' are accepted, the first a letter or digit`},
