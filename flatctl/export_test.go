@@ -75,6 +75,7 @@ func TestExportAndImport(t *testing.T) {
 	}
 	s.run("import", filepath.Join(s.dir, "none"))
 	s.run("reservations") // nothing of the refused came in
+	s.run("rules", "10.0.0.66")
 	s.run("release", "10.0.0.66")
 	s.runWith(second, "import", "-") // mends it
 	s.runWith(strings.Replace(first, first[strings.Index(first, `"reservations"`):], `"reservations": []}`, 1), "import", "-")

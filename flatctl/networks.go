@@ -33,7 +33,8 @@ func (c *control) networksCommand() *cobra.Command {
 		Long: `List the networks of the data directory as last configured, and how full they are.
 
 USED addresses are held by workloads, RESERVED ones are administrator's reservations
-that nothing holds now, RETAINED ones were released and are kept for their workload.`,
+that nothing holds now and what was imported of other nodes, RETAINED ones were released
+and are kept for their workload.`,
 		Args:              exactly(),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              action(func(ctx context.Context, _ []string) error { return c.networks(ctx) }),

@@ -136,6 +136,8 @@ func (c *control) rules(ctx context.Context, arg string) error {
 	switch {
 	case row.Network.Bridge == nil || row.Holder != nil && !row.Holder.Ported:
 		return fmt.Errorf("%s has no rules of ours: flat-bridge did not attach it", describe(row.Reservation))
+	case row.Workload.Peer() != "":
+		return fmt.Errorf("%s has no rules here: it is on node %s", describe(row.Reservation), row.Workload.Peer())
 	case row.Holder == nil:
 		return fmt.Errorf("%s has no rules: nothing holds the reservation now", describe(row.Reservation))
 	}

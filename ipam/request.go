@@ -71,7 +71,7 @@ type AdminRequest struct {
 type Stats struct {
 	Size     uint64 // what the network can give, and rows outside of that
 	Used     uint64 // rows that an attachment holds
-	Reserved uint64 // administrator's reservations that nothing holds now
+	Reserved uint64 // administrator's reservations that nothing holds now, and peers'
 	Retained uint64 // released addresses that are still remembered (quarantine included)
 	Free     uint64 // never used, or forgotten again
 }
