@@ -81,12 +81,6 @@ func (s *story) states(ctx context.Context) (map[string]lab.State, error) {
 	return all, nil
 }
 
-// enslave makes a host's NIC on the flat network a port of its bridge.
-func (s *story) enslave(ctx context.Context, on *lab.Host) error {
-	_, err := s.shell(ctx, on, "ip link set eth2 master br100")
-	return err
-}
-
 // plugin is a host's conflist, with what is the host's own.
 func plugin(addressing, own, pool string) string {
 	return fmt.Sprintf(`{
@@ -95,6 +89,7 @@ func plugin(addressing, own, pool string) string {
   "plugins": [
     {
       "type": "flat-bridge",
+      "flatInterface": "eth2",
       %s
       "ipam": { "type": "flat-ipam", "subnet": "10.0.0.0/24", "gateway": "10.0.0.1",
         %s }
@@ -147,7 +142,10 @@ func (s *story) theController(ctx context.Context) error {
 		}
 		s.output(line)
 	}
-	if err := s.enslave(ctx, s.controller); err != nil {
+	if err := until(ctx, "eth2 is a port of br100", func() (bool, error) {
+		out, err := s.look(ctx, s.controller, "ip link show master br100")
+		return strings.Contains(out, "eth2@"), err
+	}); err != nil {
 		return err
 	}
 	out, err := s.shell(ctx, s.controller, "ip -4 -brief address show br100; ip -brief link show master br100")

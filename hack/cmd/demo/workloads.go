@@ -22,9 +22,6 @@ func (s *story) aVM(ctx context.Context) error {
 	}
 	s.claim(out == "", "before it boots, nothing inside knows %s", s.vm.Addr)
 	s.gap()
-	if err := s.enslave(ctx, s.compute1); err != nil {
-		return err
-	}
 	if _, _, err := waitLine(ctx, s.dhcpd, 0, "sockets bound"); err != nil {
 		return err
 	}
@@ -63,11 +60,6 @@ func (s *story) moreVMs(ctx context.Context) error {
 		var err error
 		if *more.as, err = s.attach(ctx, more.on, more.name, more.name, "/etc/cni/vm.d", addressOf); err != nil {
 			return err
-		}
-		if more.on == s.compute2 {
-			if err := s.enslave(ctx, more.on); err != nil {
-				return err
-			}
 		}
 		s.command(more.on.Name(), "ip netns exec "+more.name+" udhcpc -f -q -n -i eth0 -s /run/lab/udhcpc.sh")
 		lease, console, err := (&lab.VM{Container: more.on.Find(more.name)}).Boot(ctx, "eth0")

@@ -27,21 +27,16 @@ func seed(ctx context.Context, l *lab.Lab, hosts int) error {
 		peers = append(peers, fmt.Sprintf(`{"node": "compute-%d", "rangeStart": "10.0.0.%d", "rangeEnd": "10.0.0.%d"}`, i, first(i), 32*i-1))
 	}
 	c := config{pool: fmt.Sprintf(`"subnet": "10.0.0.0/24", "gateway": "10.0.0.1", "rangeStart": "10.0.0.%d",
-             "peers": [%s]`, 32*computes, strings.Join(peers, ",\n                       ")), gateway: true}
+             "peers": [%s]`, 32*computes, strings.Join(peers, ",\n                       ")), gateway: true, uplink: ` "flatInterface": "eth2",`}
 	if err := furnish(ctx, l.Host("controller"), c, nil); err != nil {
 		return fmt.Errorf("furnishing the controller: %w", err)
 	}
 	for i := 1; i <= computes; i++ {
 		h := l.Host(fmt.Sprintf("compute-%d", i))
-		c := config{pool: fmt.Sprintf(`"subnet": "10.0.0.0/24", "gateway": "10.0.0.1", "rangeStart": "10.0.0.%d", "rangeEnd": "10.0.0.%d"`, first(i), 32*i-1)}
+		c := config{pool: fmt.Sprintf(`"subnet": "10.0.0.0/24", "gateway": "10.0.0.1", "rangeStart": "10.0.0.%d", "rangeEnd": "10.0.0.%d"`, first(i), 32*i-1), uplink: c.uplink}
 		workloads := []workload{{fmt.Sprintf("vm%d", i), "vm.d"}, {fmt.Sprintf("web%d", i), "net.d"}}
 		if err := furnish(ctx, h, c, workloads); err != nil {
 			return fmt.Errorf("furnishing %s: %w", h.Name(), err)
-		}
-	}
-	for _, h := range l.Hosts()[1:] { // the first is outside, where nothing of ours runs
-		if _, _, err := h.Run(ctx, "ip", "link", "set", "eth2", "master", "br100"); err != nil {
-			return err
 		}
 	}
 	fmt.Print(`The lab is up: outside, controller, compute-1 and so on. Enter a host with

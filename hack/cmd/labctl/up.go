@@ -75,10 +75,11 @@ make lab-down removes it.
 // attached by: containers have their address configured, VMs ask for it.
 type workload struct{ name, confDir string }
 
-// config is what of a host's network is its own: what flat-ipam is told, in JSON, and
-// whether it is the gateway, which runs the daemon.
+// config is what of a host's network is its own: what flat-ipam is told and the key of its
+// uplink, in JSON, and whether it is the gateway, which runs the daemon.
 type config struct {
 	pool    string
+	uplink  string
 	gateway bool
 }
 
@@ -90,7 +91,7 @@ func furnish(ctx context.Context, h *lab.Host, c config, workloads []workload) e
   "name": "flat",
   "plugins": [{
     "type": "flat-bridge",
-    "bridge": "br100",
+    "bridge": "br100",%s
     "isGateway": %t,
     "addressing": "%s",
     "allowSameNetTraffic": true,
@@ -98,7 +99,7 @@ func furnish(ctx context.Context, h *lab.Host, c config, workloads []workload) e
     "ipam": {"type": "flat-ipam", %s}
   }]
 }
-`, c.gateway, addressing, c.pool)
+`, c.uplink, c.gateway, addressing, c.pool)
 		if err := h.WriteFile(ctx, "/etc/cni/"+dir+"/flat.conflist", 0o644, conflist); err != nil {
 			return err
 		}
