@@ -27,8 +27,7 @@ const (
 
 // later are the cases whose feature this version does not have.
 var later = []string{
-	"H2 in the shape single-host: rows with requested MACs, exported to the gateway (flatctl export)",
-	"J1 with one shared gateway, J2: gatewayShared, uplinkDHCP",
+	"all cases with one shared gateway address (gatewayShared)",
 }
 
 // TestAcceptance plays the seed's cases, one after the other, in each shape with the toggle

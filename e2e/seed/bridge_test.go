@@ -12,6 +12,7 @@ var bridgeCases = []testCase{
 	{id: "I1", action: "a port with a MAC lower than the uplink's joins br100", run: (*scene).lowerMAC},
 	{id: "I2", action: "the host's end of vm1's port has a MAC of its own", run: (*scene).portMAC},
 	{id: "J1", action: "vm1 and vm3 ask for their gateway by ARP", run: (*scene).askForGateway},
+	{id: "J2", action: "vm1 boots: is its DISCOVER seen on compute-2?", multi: true, run: (*scene).discoverElsewhere},
 }
 
 func (n *node) mac(ifName string) string {
@@ -33,13 +34,16 @@ func (s *scene) lowerMAC() outcome {
 		return before, after
 	}
 	before, after := join("br100")
+	if uplink := s.compute1.mac("eth2"); before != uplink {
+		s.t.Errorf("br100 has the MAC %s, its uplink %s", before, uplink)
+	}
 	o := outcome{expected: "unchanged", observed: word(before == after, "unchanged", before+" became "+after)}
 	s.compute1.run("ip", "link", "add", "plain", "type", "bridge")
 	if _, after := join("plain"); after != low {
 		o.fault("the control: a bridge without a MAC of its own has %s", after)
 	}
 	s.compute1.run("ip", "link", "del", "plain")
-	o.decided = "br100's MAC is set (" + before + "); a bridge without takes " + low
+	o.decided = "br100's MAC is set, to its uplink's (" + before + "); a bridge without takes " + low
 	return o
 }
 
@@ -104,4 +108,25 @@ func (s *scene) askForGateway() outcome {
 	o.observed = word(len(o.faults) == 0, o.expected, "other answers")
 	o.decided = "one host has the address"
 	return o
+}
+
+// discoverElsewhere: DHCP stays on the host that serves it. Without that each host would
+// hear every client.
+func (s *scene) discoverElsewhere() outcome {
+	s.t.Helper()
+	return drops([2]string{"seen", "not seen"}, s.compute1.guardCounter("uplink_out_dhcp"), func(bool) bool {
+		capture := s.watch(s.compute2.At("eth2"))
+		s.vm1.boot()
+		// What is flooded after it ends the proof of its absence.
+		tap := s.tap(s.vm1, "eth0")
+		marker, is := lab.Marker(s.vm1.endpoint(), lab.Endpoint{MAC: lab.Broadcast, Addr: s.vm3.addr})
+		if err := tap.Send(marker); err != nil {
+			s.t.Fatal(err)
+		}
+		seen, err := capture.Until(s.within(), is)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return len(lab.Where(seen, described("IP 0.0.0.0.68 > 255.255.255.255.67: DHCP DISCOVER"))) > 0
+	})
 }

@@ -27,7 +27,6 @@ func TestComputeHostIsASwitch(t *testing.T) {
 	if out := s.controller.run("ip", "-br", "address", "show", "dev", "br100"); !strings.Contains(out, "10.0.0.1/24") {
 		t.Errorf("the controller's bridge, without any workload: %s", out)
 	}
-	s.controller.run("ip", "link", "set", "eth2", "master", "br100")
 
 	nic := s.compute1.run("ip", "-d", "link", "show", "eth2")
 	s.compute1.follow()
@@ -39,7 +38,6 @@ func TestComputeHostIsASwitch(t *testing.T) {
 	}
 
 	vm := s.compute1.attach("vm1", lab.CNIOptions{})
-	s.compute1.run("ip", "link", "set", "eth2", "master", "br100")
 	lease := vm.boot()
 	if lease.Addr.Addr() != vm.addr || lease.Hostname != "host-10-0-0-2" || lease.Server != gateway || lease.Router != gateway {
 		t.Errorf("lease %+v, want %s of the controller", lease, vm.addr)
@@ -175,7 +173,6 @@ func (s *scene) lostBridge(w *workload) {
 	if _, _, err := s.controller.dhcpd.WaitLine(s.within(), from, "DHCP, static leases only on "); err != nil {
 		s.t.Fatal(err)
 	}
-	s.controller.run("ip", "link", "set", "eth2", "master", "br100")
 	if lease := w.boot(); lease.Addr.Addr() != w.addr {
 		s.t.Errorf("after the bridge was made again: %+v", lease)
 	}

@@ -75,9 +75,6 @@ func newScene(t *testing.T, sh shape, open bool) *scene {
 	s.vm1 = s.compute1.attach("vm1", lab.CNIOptions{})
 	s.vm2 = s.compute1.attach("vm2", lab.CNIOptions{})
 	s.vm3 = s.compute2.attach("vm3", lab.CNIOptions{})
-	for _, n := range s.nodes() {
-		n.run("ip", "link", "set", "eth2", "master", "br100")
-	}
 	for _, w := range []*workload{s.vm1, s.vm2, s.vm3} {
 		w.boot()
 	}
@@ -87,7 +84,7 @@ func newScene(t *testing.T, sh shape, open bool) *scene {
 // node configures a host.
 func (s *scene) node(name string) *node {
 	s.t.Helper()
-	n := &node{Host: s.lab.Host(name), s: s, keys: keys{"allowSameNetTraffic": s.open, "leaseTime": "120s", "addressing": "dhcp"}}
+	n := &node{Host: s.lab.Host(name), s: s, keys: keys{"allowSameNetTraffic": s.open, "leaseTime": "120s", "addressing": "dhcp", "flatInterface": "eth2"}}
 	n.configure(s.shape.keys[name])
 	// The bridge's own flag must do: others set the sysctl to 0.
 	n.run("sysctl", "-q", "-w", "net.bridge.bridge-nf-call-iptables=0")
@@ -98,6 +95,8 @@ func (s *scene) node(name string) *node {
 		n.apply(nil)
 		n.serve()
 		n.serving()
+	} else if links := n.run("ip", "-details", "link"); strings.Contains(links, "br100") || strings.Contains(links, "promiscuity 1") {
+		s.t.Errorf("before its first workload %s has a bridge, or its NIC is touched:\n%s", name, links)
 	}
 	return n
 }

@@ -13,7 +13,7 @@ type shape struct {
 	// multi: each host is the gateway of its own workloads. Else the controller is
 	// everybody's.
 	multi bool
-	// keys are a host's own, beside those that all hosts have.
+	// keys are a host's own, beside those that all hosts have (node).
 	keys map[string]keys
 }
 
