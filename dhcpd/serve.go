@@ -25,6 +25,7 @@ import (
 	"github.com/flatdhcp/flatdhcp/dhcpd/snapshot"
 	"github.com/flatdhcp/flatdhcp/ipam"
 	"github.com/flatdhcp/flatdhcp/ipam/flock"
+	"github.com/flatdhcp/flatdhcp/plugins/firewalld"
 	"github.com/flatdhcp/flatdhcp/plugins/guard"
 	"github.com/flatdhcp/flatdhcp/plugins/rundir"
 )
@@ -69,6 +70,9 @@ func serve(ctx context.Context, c config, log *slog.Logger) (err error) {
 	links := make(chan struct{}, 1)
 	wg.Go(func() { watchLinks(beside, links, log) })
 	keeper := newKeeper(c, follower, log)
+	flushed := make(chan struct{}, 1)
+	keeper.Flushed = flushed
+	wg.Go(func() { firewalld.Watch(beside, firewalld.SystemBus, flushed, log) })
 	recheck := make(chan struct{}, 1)
 	// Not before it is clear that this is the node's daemon.
 	keep := sync.OnceFunc(func() { wg.Go(func() { keeper.Run(beside, recheck) }) })

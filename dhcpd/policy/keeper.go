@@ -53,7 +53,10 @@ type Keeper struct {
 	// DataDirs are those whose networks are served; a conflist must have one of them.
 	DataDirs []string
 	// Records returns the records as they are in the stores.
-	Records  func() map[Key]ipam.Network
+	Records func() map[Key]ipam.Network
+	// Flushed has a token when somebody may have taken rules away: then everything is
+	// applied anew. Nil = nobody says so.
+	Flushed  <-chan struct{}
 	Node     Node
 	Now      func() time.Time
 	Log      *slog.Logger

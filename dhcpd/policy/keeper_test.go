@@ -300,3 +300,45 @@ func (n *tellingNode) Here(context.Context, string) (bool, error) { return true,
 func (n *tellingNode) Apply(context.Context, string, string) (attach.Report, error) {
 	return attach.Report{}, nil
 }
+
+// TestFlushed: what is in force is applied again when somebody may have taken it away.
+func TestFlushed(t *testing.T) {
+	applied := make(chan string, 10)
+	flushed := make(chan struct{}, 1)
+	k := &Keeper{
+		DataDirs: []string{"/data"}, Node: &applyingNode{applied: applied}, Now: time.Now, Log: slog.New(slog.DiscardHandler), Flushed: flushed,
+		Records: func() map[Key]ipam.Network {
+			return map[Key]ipam.Network{{"/data", "flat"}: {Name: "flat", Bridge: &ipam.Bridge{Name: "br100", IsGateway: true}}}
+		},
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	looked := make(chan struct{})
+	go func() {
+		defer close(done)
+		k.Run(ctx, looked)
+	}()
+	defer func() { cancel(); <-done }()
+	if got := <-applied; got != "flat" {
+		t.Errorf("applied %s", got)
+	}
+	looked <- struct{}{} // taken when the first look is over,
+	looked <- struct{}{} // and this one when the second is
+	if len(applied) != 0 {
+		t.Error("the control: it is applied again although nothing happened")
+	}
+	flushed <- struct{}{}
+	if got := <-applied; got != "flat" {
+		t.Errorf("applied %s", got)
+	}
+}
+
+type applyingNode struct {
+	tellingNode
+	applied chan<- string
+}
+
+func (n *applyingNode) Apply(_ context.Context, _, network string) (attach.Report, error) {
+	n.applied <- network
+	return attach.Report{}, nil
+}

@@ -19,7 +19,8 @@ const (
 )
 
 // Run steps until ctx is done: at once, after every edit of a conflist, after every
-// token of changed (a record, a bridge or an address changed) and every ten seconds.
+// token of changed (a record, a bridge or an address changed) or Flushed, and every ten
+// seconds.
 func (k *Keeper) Run(ctx context.Context, changed <-chan struct{}) {
 	w := watch{keeper: k}
 	defer w.close()
@@ -36,6 +37,8 @@ func (k *Keeper) Run(ctx context.Context, changed <-chan struct{}) {
 			w.settle(ctx)
 		case err := <-w.errors():
 			k.Log.Warn(fmt.Sprintf("watching %s: %v; looking at it anew", k.ConfDir, err))
+		case <-k.Flushed:
+			clear(k.applied)
 		case <-tick.C:
 		}
 	}

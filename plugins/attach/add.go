@@ -9,6 +9,7 @@ import (
 
 	"github.com/flatdhcp/flatdhcp/ipam"
 	"github.com/flatdhcp/flatdhcp/ipam/flock"
+	"github.com/flatdhcp/flatdhcp/plugins/firewalld"
 	"github.com/flatdhcp/flatdhcp/plugins/link"
 )
 
@@ -87,6 +88,7 @@ type adding struct {
 	grant   ipam.Grant
 	side    Side
 	made    Attached
+	zone    firewalld.Change
 
 	interrupted bool        // the attachment's last verb was killed
 	nodeLock    *flock.Lock // held from bridge to port; nil = not held
@@ -97,6 +99,7 @@ func (v *adding) steps() []step {
 		{"validate", v.validate, nil},
 		{"reserve", v.reserve, v.unreserve},
 		{"half-made", v.removeHalfMade, nil},
+		{"zone", v.joinZone, v.leaveZone},
 		{"bridge", v.makeBridge, v.removeBridge},
 		// The port stays down until its rules are in, and undone it goes before them: as
 		// long as it is here, an Apply puts them in.

@@ -30,10 +30,19 @@ type Report struct {
 // takes its rules out after its port, so a row without a port is theirs to deal with;
 // an ADD reads the record again once it holds the filter lock.
 func (n *Node) Apply(ctx context.Context, network string) (Report, error) {
-	var report Report
+	report, record, rows, err := n.applyRules(ctx, network)
+	if err != nil {
+		return report, err
+	}
+	report.Cut, err = cut(ctx, record, rows)
+	return report, errors.Join(err, n.settleZone(ctx, record), n.settleMetadata(ctx, record))
+}
+
+// applyRules makes guard and chains what the record says. It returns that, and the rows of
+// the workloads that live.
+func (n *Node) applyRules(ctx context.Context, network string) (report Report, record ipam.Network, rows []ipam.Reservation, err error) {
 	var living map[string][]ipam.Reservation
-	var record ipam.Network
-	err := n.underFilterLock(ctx, func() error {
+	err = n.underFilterLock(ctx, func() error {
 		v, err := n.look(ctx, network)
 		if err != nil {
 			return err
@@ -56,11 +65,7 @@ func (n *Node) Apply(ctx context.Context, network string) (Report, error) {
 		return err
 	})
 	report.Workloads = len(living[network])
-	if err != nil {
-		return report, err
-	}
-	report.Cut, err = cut(ctx, record, living[network])
-	return report, errors.Join(err, n.settleMetadata(ctx, record))
+	return report, record, living[network], err
 }
 
 // cut deletes the connections that the toggle, where it is off, no longer allows.
@@ -175,7 +180,7 @@ func (v view) applyGuard(ctx context.Context) ([]string, error) {
 // workloads hold addresses. The uplink has back what it had; the bridge stays: it may carry
 // others' ports.
 func (n *Node) Remove(ctx context.Context, network string) error {
-	served := false
+	served, bridge := false, ""
 	lock, err := n.Run.Lock(ctx, n.Run.NodeLock())
 	if err != nil {
 		return err
@@ -187,6 +192,9 @@ func (n *Node) Remove(ctx context.Context, network string) error {
 		}
 		own := v.network(network)
 		served = own.ServesMetadata()
+		if own.Bridge != nil {
+			bridge = own.Bridge.Name
+		}
 		// Who comes later waits with its rules for the lock, and then the store refuses.
 		held := slices.ContainsFunc(v.rows[network], func(r ipam.Reservation) bool { return r.Holder != nil })
 		if own.Bridge != nil && !held {
@@ -216,8 +224,12 @@ func (n *Node) Remove(ctx context.Context, network string) error {
 		}
 		return n.Data.Remove(ctx, network)
 	})
-	if err = errors.Join(err, lock.Unlock()); err != nil || !served {
+	if err = errors.Join(err, lock.Unlock()); err != nil {
 		return err
+	}
+	n.leaveZone(ctx, bridge)
+	if !served {
+		return nil
 	}
 	return n.keepMetadataAddress(ctx)
 }

@@ -28,6 +28,9 @@ type Side struct {
 // BringUp makes the node's side of network ready under the node's lock, as the daemon and
 // `flatctl apply` want it without an ADD. Idempotent.
 func (n *Node) BringUp(ctx context.Context, network ipam.Network) (side Side, err error) {
+	if err := n.joinZoneFirst(ctx, network); err != nil {
+		return side, err
+	}
 	lock, err := n.Run.Lock(ctx, n.Run.NodeLock())
 	if err != nil {
 		return side, err

@@ -11,6 +11,7 @@ import (
 	"github.com/flatdhcp/flatdhcp/plugins/attach"
 	"github.com/flatdhcp/flatdhcp/plugins/conf"
 	"github.com/flatdhcp/flatdhcp/plugins/filter"
+	"github.com/flatdhcp/flatdhcp/plugins/firewalld"
 	"github.com/flatdhcp/flatdhcp/plugins/guard"
 	"github.com/flatdhcp/flatdhcp/plugins/link"
 )
@@ -111,7 +112,8 @@ func cniError(doing string, err error) error {
 	code := uint(0)
 	switch {
 	case errors.As(err, &living), errors.Is(err, attach.ErrCancelled), errors.Is(err, context.DeadlineExceeded),
-		errors.Is(err, link.ErrBridgeFull), errors.Is(err, attach.ErrNoMetadata), errors.Is(err, attach.ErrUplinkReturned):
+		errors.Is(err, link.ErrBridgeFull), errors.Is(err, attach.ErrNoMetadata), errors.Is(err, attach.ErrUplinkReturned),
+		errors.Is(err, firewalld.ErrRefused):
 		code = types.ErrTryAgainLater
 	case errors.Is(err, attach.ErrSameNetNS):
 		code = types.ErrInvalidNetNS
