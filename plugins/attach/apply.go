@@ -204,7 +204,11 @@ func (n *Node) Remove(ctx context.Context, network string) error {
 				return err
 			}
 			// Before the guard forgets it: behind it is the whole segment.
-			if _, err := n.uplinkOf(own, BridgeSpec(own)).GiveBack(ctx, false); err != nil {
+			spec, err := sideSpec(own)
+			if err != nil {
+				return err
+			}
+			if _, err := n.uplinkOf(own, spec).GiveBack(ctx, false); err != nil {
 				return err
 			}
 			if uplink := own.Bridge.FlatInterface; uplink != "" {

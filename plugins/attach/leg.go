@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
+	"github.com/flatdhcp/flatdhcp/plugins/guard"
 	"github.com/flatdhcp/flatdhcp/plugins/link"
 )
 
@@ -20,7 +21,7 @@ func legSpec(network ipam.Network, mtu int) link.LegSpec {
 
 // bringUpLeg makes the leg of a shared gateway ready, on a bridge that is; of one that is
 // no longer shared it takes it away, once the address is on the bridge.
-func bringUpLeg(ctx context.Context, network ipam.Network, side *Side) (err error) {
+func (n *Node) bringUpLeg(ctx context.Context, network ipam.Network, side *Side) (err error) {
 	if !network.SharesGateway() {
 		if !side.Bridge.AddedAddress {
 			return nil // it has been seen to
@@ -29,6 +30,9 @@ func bringUpLeg(ctx context.Context, network ipam.Network, side *Side) (err erro
 		if removed {
 			side.Changes = append(side.Changes, fmt.Sprintf("bridge %s has lost the leg of a shared gateway", side.Bridge.Name))
 		}
+		return err
+	}
+	if err := n.guardLeg(ctx, network); err != nil {
 		return err
 	}
 	spec := legSpec(network, side.Bridge.MTU)
@@ -42,6 +46,31 @@ func bringUpLeg(ctx context.Context, network ipam.Network, side *Side) (err erro
 	}
 	// The uplink keeps it on this node.
 	return link.AnnounceHost(ctx, link.LegName(spec.Bridge), spec.MAC, spec.Addr, announcements)
+}
+
+// guardLeg lets the guard know what is shared before a leg is made beside an uplink, by
+// which it would be announced. (An uplink that comes later is the guard's first.)
+func (n *Node) guardLeg(ctx context.Context, network ipam.Network) error {
+	b := network.Bridge
+	if b.FlatInterface == "" {
+		return nil
+	}
+	for _, port := range []struct {
+		name string
+		on   bool
+	}{{link.LegPort(b.Name), false}, {b.FlatInterface, true}} {
+		master, err := link.MasterOf(ctx, port.name)
+		if err != nil || (master == b.Name) != port.on {
+			return err
+		}
+	}
+	return n.underFilterLock(ctx, func() error {
+		segment, err := Segment(ctx, network)
+		if err != nil {
+			return err
+		}
+		return guard.AttachUplink(ctx, segment)
+	})
 }
 
 // addressName says what the bridge's own address is.

@@ -81,7 +81,7 @@ func (n *Node) bringUp(ctx context.Context, network ipam.Network) (side Side, er
 		err = link.AnnounceHost(ctx, info.Name, info.MAC, spec.Gateway.Addr(), announcements)
 	}
 	if err == nil {
-		err = bringUpLeg(ctx, network, &side)
+		err = n.bringUpLeg(ctx, network, &side)
 	}
 	if side.changed() {
 		side.Notices = notices // once, not with every container
@@ -104,7 +104,11 @@ func (n *Node) takeDown(ctx context.Context, network ipam.Network, side Side) er
 		if err != nil || others {
 			return err
 		}
-		if err := n.returnUplink(ctx, n.uplinkOf(network, BridgeSpec(network)), false); err != nil {
+		spec, err := sideSpec(network)
+		if err != nil {
+			return err
+		}
+		if err := n.returnUplink(ctx, n.uplinkOf(network, spec), false); err != nil {
 			return err
 		}
 	}

@@ -37,7 +37,7 @@ func managed(run string, d Device, bridge string) (notices []string, err error) 
 	}
 	if device["managed"] == "true" {
 		notices = append(notices, fmt.Sprintf("NetworkManager manages %s (connection %s) and may take it out of bridge %s: "+
-			"write [keyfile] and unmanaged-devices=interface-name:%s;interface-name:%s;interface-name:fdp* into /etc/NetworkManager/conf.d/flatdhcp.conf and `nmcli general reload`",
+			"write [keyfile] and unmanaged-devices=interface-name:%s;interface-name:%s;interface-name:fdp*;interface-name:fgw*;interface-name:fgp* into /etc/NetworkManager/conf.d/flatdhcp.conf and `nmcli general reload`",
 			d.Name, orUnknown(device["connection-uuid"]), bridge, d.Name, bridge))
 	}
 	return notices, nil
