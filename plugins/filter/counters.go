@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/coreos/go-iptables/iptables"
 )
@@ -53,13 +54,14 @@ func (t *Table) Counters(ctx context.Context, chain string) ([]RuleCounter, erro
 }
 
 // counterPattern is iptables' "-c PACKETS BYTES": before the target with the legacy
-// back end, at the end with the other (go-iptables moves it there).
-var counterPattern = regexp.MustCompile(` -c ([0-9]+) ([0-9]+)( |$)`)
+// back end, at the end with the other (go-iptables moves it there). Compiled when it is
+// first needed: no plugin does.
+var counterPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(` -c ([0-9]+) ([0-9]+)( |$)`) })
 
 func parseCounter(line string) (RuleCounter, error) {
 	// A comment may look like counters: the last match is the real one, since
 	// comments of ours are followed by a target, those of others may deceive.
-	all := counterPattern.FindAllStringSubmatchIndex(line, -1)
+	all := counterPattern().FindAllStringSubmatchIndex(line, -1)
 	if len(all) == 0 {
 		return RuleCounter{}, fmt.Errorf("rule %q has no counters", line)
 	}

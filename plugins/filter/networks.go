@@ -3,8 +3,10 @@ package filter
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/flatdhcp/flatdhcp/ipam"
 )
@@ -27,19 +29,27 @@ func current(ctx context.Context, networks Networks, n ipam.Network) ([]ipam.Net
 	return known, n, checkNetworks(known)
 }
 
-// bridgePattern is what a bridge may be called here. iptables takes a + at the end
+// isLinkName says whether rules can name a link so. iptables takes a + at the end
 // for a wildcard, and its input is text: the name must not carry more than a name.
-var bridgePattern = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,15}$`)
+func isLinkName(name string) bool {
+	for _, r := range name {
+		alphanumeric := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
+		if !alphanumeric && !strings.ContainsRune("_.-", r) {
+			return false
+		}
+	}
+	return name != "" && len(name) < unix.IFNAMSIZ
+}
 
 func checkNetworks(networks []ipam.Network) error {
 	for _, n := range networks {
 		if n.Bridge == nil {
 			continue
 		}
-		if !bridgePattern.MatchString(n.Bridge.Name) {
+		if !isLinkName(n.Bridge.Name) {
 			return fmt.Errorf("network %s: no rules can name bridge %q: letters, digits, '_', '.' and '-' are wanted", n.Name, n.Bridge.Name)
 		}
-		if out := n.Bridge.PublicInterface; out != "" && !bridgePattern.MatchString(out) {
+		if out := n.Bridge.PublicInterface; out != "" && !isLinkName(out) {
 			return fmt.Errorf("network %s: no rules can name interface %q: letters, digits, '_', '.' and '-' are wanted", n.Name, out)
 		}
 		if p := n.Pool.Subnet; !p.IsValid() || !p.Addr().Is4() || p != p.Masked() {

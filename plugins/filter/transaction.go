@@ -120,10 +120,10 @@ func (t *Table) run(ctx context.Context, path string, args []string, stdin []byt
 }
 
 // blamePattern finds the line that iptables-restore complains of.
-var blamePattern = regexp.MustCompile(`line:? (\d+)`)
+const blamePattern = `line:? (\d+)`
 
 func blamed(stderr, input string) string {
-	found := blamePattern.FindStringSubmatch(stderr)
+	found := regexp.MustCompile(blamePattern).FindStringSubmatch(stderr)
 	if found == nil {
 		return ""
 	}
