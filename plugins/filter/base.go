@@ -10,7 +10,9 @@ import (
 // Base plans the chains that all networks share; networks that need nothing of
 // iptables have no part in them. FLAT-FORWARD first dispatches for all networks and
 // only then accepts for any: a packet from one network to another's workload must
-// meet that workload's chain.
+// meet that workload's chain. Before either, connections that were cut are kept from
+// coming back: no chain of a peer elsewhere could, and the closed side's own packets meet
+// none of its own.
 func Base(networks []ipam.Network) []Chain {
 	drop := Chain{Name: chainDrop, Rules: []Rule{
 		{Target: "DROP", Why: "fallback drop"},
@@ -19,7 +21,10 @@ func Base(networks []ipam.Network) []Chain {
 		{Match: "-p tcp", Target: "REJECT --reject-with tcp-reset", Why: "fallback reject: TCP is refused as a closed port does"},
 		{Target: "REJECT --reject-with icmp-port-unreachable", Why: "fallback reject"},
 	}}
-	for _, c := range []Chain{drop, reject} {
+	stale := Chain{Name: chainMidstream, Rules: []Rule{
+		{Match: "-m conntrack --ctstate NEW", Target: "DROP", Why: "TCP that began unseen: a connection that was cut must not come back by its own middle"},
+	}}
+	for _, c := range []Chain{drop, reject, stale} {
 		comment := networkComment(sharedMarker, contentHash(c.specs()...))
 		for i := range c.Rules {
 			c.Rules[i].Comment = comment
@@ -33,9 +38,14 @@ func Base(networks []ipam.Network) []Chain {
 	postrouting := Chain{Name: chainPostrouting}
 	all := linesOfAll(networks)
 	for _, n := range all {
+		forward.Rules = append(forward.Rules, n.midstream...)
+	}
+	for _, n := range all {
+		forward.Rules = append(forward.Rules, n.dispatch...)
+	}
+	for _, n := range all {
 		provider.Rules = append(provider.Rules, n.deny...)
 		input.Rules = append(input.Rules, n.input...)
-		forward.Rules = append(forward.Rules, n.dispatch...)
 		output.Rules = append(output.Rules, n.dispatch...)
 		prerouting.Rules = append(prerouting.Rules, n.dnat...)
 		postrouting.Rules = append(postrouting.Rules, n.nat...)
@@ -43,7 +53,7 @@ func Base(networks []ipam.Network) []Chain {
 	for _, n := range all {
 		forward.Rules = append(forward.Rules, n.accept...)
 	}
-	return []Chain{drop, reject, provider, {Name: chainProviderUser, Operator: true}, input, forward, output, prerouting, postrouting}
+	return []Chain{drop, reject, stale, provider, {Name: chainProviderUser, Operator: true}, input, forward, output, prerouting, postrouting}
 }
 
 // hasLines says whether n needs anything of iptables on this node. An unfiltered
@@ -55,13 +65,14 @@ func hasLines(n ipam.Network) bool {
 
 // baseLines are one network's rules in the shared chains.
 type baseLines struct {
-	name     string
-	deny     []Rule
-	input    []Rule
-	dispatch []Rule
-	accept   []Rule
-	dnat     []Rule
-	nat      []Rule
+	name      string
+	deny      []Rule
+	input     []Rule
+	midstream []Rule
+	dispatch  []Rule
+	accept    []Rule
+	dnat      []Rule
+	nat       []Rule
 }
 
 func linesOfAll(networks []ipam.Network) []baseLines {
@@ -105,11 +116,12 @@ func linesOf(n ipam.Network) baseLines {
 	}
 	l.input = append(l.input, hostAccess(n)...)
 	if n.Filtered() {
+		l.midstream = []Rule{midstream(n)}
 		l.dispatch = []Rule{{Match: to, Target: treeName(n.Pool.Subnet), Why: why("find the workload's chain")}}
 		l.deny = denyRules(n)
 	}
 
-	parts := [][]Rule{l.dispatch, l.accept, l.input, l.deny, l.dnat, l.nat}
+	parts := [][]Rule{l.midstream, l.dispatch, l.accept, l.input, l.deny, l.dnat, l.nat}
 	content := []string{n.Name}
 	for _, part := range parts {
 		content = append(content, "")
@@ -124,6 +136,16 @@ func linesOf(n ipam.Network) baseLines {
 		}
 	}
 	return l
+}
+
+// midstream sends to FLAT-MIDSTREAM what is switched within n and may belong to a
+// connection that began unseen. With nf_conntrack_tcp_loose, the kernel's default and the
+// whole machine's, conntrack takes any segment for a connection's first: after closing the
+// toggle has cut a connection, the closed side's next one would bring it back, as its own.
+func midstream(n ipam.Network) Rule {
+	subnet := n.Pool.Subnet.String()
+	return Rule{Match: "-s " + subnet + " -d " + subnet + " -p tcp -m physdev --physdev-is-bridged -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN",
+		Target: chainMidstream, Why: "network " + n.Name + ": no connection's beginning"}
 }
 
 func denyRules(n ipam.Network) (rules []Rule) {

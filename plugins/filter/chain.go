@@ -13,6 +13,7 @@ const (
 	chainProviderUser = "FLAT-PROVIDER-USER"
 	chainDrop         = "FLAT-DROP"
 	chainReject       = "FLAT-REJECT"
+	chainMidstream    = "FLAT-MIDSTREAM"
 	chainPrerouting   = "FLAT-PREROUTING"  // of table nat
 	chainPostrouting  = "FLAT-POSTROUTING" // of table nat
 

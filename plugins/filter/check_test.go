@@ -45,7 +45,7 @@ func TestCheckNamesEachDefect(t *testing.T) {
 			"chain PREROUTING of table nat does not jump to FLAT-PREROUTING", "chain POSTROUTING of table nat does not jump to FLAT-POSTROUTING",
 			"chain FLAT-PREROUTING is missing", "chain FLAT-POSTROUTING is missing"}},
 		{"shared chain", []string{"-D FLAT-FORWARD 1", "-F FLAT-DROP"}, []string{
-			"chain FLAT-DROP is not as planned (0 rules, 1 planned)", "chain FLAT-FORWARD is not as planned (2 rules, 3 planned)"}},
+			"chain FLAT-DROP is not as planned (0 rules, 1 planned)", "chain FLAT-FORWARD is not as planned (3 rules, 4 planned)"}},
 		{"rule of another's in a shared chain", []string{"-I FLAT-INPUT 1 -j ACCEPT"}, []string{"chain FLAT-INPUT is not as planned (8 rules, 7 planned)"}},
 		{"two at once", []string{"-D INPUT 1", "-F " + chain}, []string{
 			"chain INPUT of table filter does not jump to FLAT-INPUT", "chain " + chain + " is empty"}},
@@ -62,7 +62,7 @@ func TestCheckNamesEachDefect(t *testing.T) {
 		{"rule put in front", []string{"-I " + chain + " 1 -j ACCEPT"}, []string{"chain " + chain + " begins with a rule that is not ours"}},
 		{"gone", []string{"-F", "-X"}, []string{
 			"chain INPUT of table filter does not jump to FLAT-INPUT", "chain FORWARD of table filter does not jump to FLAT-FORWARD",
-			"chain OUTPUT of table filter does not jump to FLAT-OUTPUT", "chain FLAT-DROP is missing", "chain FLAT-REJECT is missing",
+			"chain OUTPUT of table filter does not jump to FLAT-OUTPUT", "chain FLAT-DROP is missing", "chain FLAT-REJECT is missing", "chain FLAT-MIDSTREAM is missing",
 			"chain FLAT-PROVIDER is missing", "chain FLAT-PROVIDER-USER is missing", "chain FLAT-INPUT is missing", "chain FLAT-FORWARD is missing",
 			"chain FLAT-OUTPUT is missing",
 			"chain FLAT-T-0a000000-24, on the way to " + chain + ", is missing", "chain FLAT-T-0a000000-28, on the way to " + chain + ", is missing",
@@ -117,7 +117,7 @@ func TestCheckSeesAnotherPolicyAndAnotherAddress(t *testing.T) {
 		}
 		none := network("flat", "10.0.0.0/24", "br100", unfiltered)
 		want = []string{
-			"chain FLAT-FORWARD is not as planned (3 rules, 2 planned)", "chain FLAT-OUTPUT is not as planned (1 rules, 0 planned)",
+			"chain FLAT-FORWARD is not as planned (4 rules, 2 planned)", "chain FLAT-OUTPUT is not as planned (1 rules, 0 planned)",
 			"chain FLAT-POSTROUTING is not as planned (2 rules, 1 planned)", "chain FLAT-INPUT is not as planned (1 rules, 1 planned)",
 		}
 		got := k.check(table, networksOf(none), none, r)

@@ -11,17 +11,27 @@ import (
 // baseLine is one rule of a shared chain: what tells it, and its text if known.
 type baseLine struct {
 	comment, spec string
-	dispatches    bool
+	rank          int
 }
 
-// compare is the order of lines in a shared chain: all dispatching before any accepting,
-// then by network. A network's own lines are equal, and keep the order of its plan.
-func (l baseLine) compare(other baseLine) int {
-	if l.dispatches != other.dispatches {
-		if l.dispatches {
-			return -1
-		}
+// rankOf is a line's place among those of all networks, by the chain it leads to: first
+// what keeps cut connections cut, then all dispatching, then any accepting.
+func rankOf(target string) int {
+	switch {
+	case target == chainMidstream:
+		return 0
+	case strings.HasPrefix(target, treePrefix):
 		return 1
+	default:
+		return 2
+	}
+}
+
+// compare is the order of lines in a shared chain: by rank, then by network. A network's
+// own lines of one rank are equal, and keep the order of its plan.
+func (l baseLine) compare(other baseLine) int {
+	if l.rank != other.rank {
+		return l.rank - other.rank
 	}
 	mine, _ := parseMarker(l.comment)
 	its, _ := parseMarker(other.comment)
@@ -42,10 +52,10 @@ func mergedBase(s *seen, networks []ipam.Network) map[string][]baseLine {
 		}
 		lines := make([]baseLine, 0, len(c.Rules)+len(foreign[c.Name]))
 		for _, r := range c.Rules {
-			lines = append(lines, baseLine{r.Comment, r.spec(), strings.HasPrefix(r.Target, treePrefix)})
+			lines = append(lines, baseLine{r.Comment, r.spec(), rankOf(r.Target)})
 		}
 		for _, r := range foreign[c.Name] {
-			lines = append(lines, baseLine{r.comment, r.spec, strings.HasPrefix(r.jump, treePrefix)})
+			lines = append(lines, baseLine{r.comment, r.spec, rankOf(r.jump)})
 		}
 		slices.SortStableFunc(lines, baseLine.compare)
 		merged[c.Name] = lines
