@@ -66,8 +66,14 @@ type workload struct {
 // newScene brings the network up, workloads included; they have their addresses by DHCP.
 func newScene(t *testing.T, sh shape, open bool) *scene {
 	t.Helper()
+	return newSceneOn(t, sh, open, lab.Seed(2))
+}
+
+// newSceneOn is newScene on a network with more than the seed's hosts.
+func newSceneOn(t *testing.T, sh shape, open bool, topology lab.Topology) *scene {
+	t.Helper()
 	s := &scene{t: t, whole: t, shape: sh, open: open, lab: labtest.New(t, labtest.Options(t))}
-	if err := s.lab.Build(s.within(), lab.Seed(2)); err != nil {
+	if err := s.lab.Build(s.within(), topology); err != nil {
 		t.Fatal(err)
 	}
 	s.outside = s.lab.Host("outside")
