@@ -64,6 +64,8 @@ func TestSharedGatewayDoesAllThatAGatewayDoes(t *testing.T) {
 	n.seenFrom("a workload, outside,", w, at(outsideAddr, 80), nodeOutside)
 	n.seenFrom("a workload, at its neighbour,", w, at(peer.addr, 80), w.addr)
 	n.seenFrom("the node, at a workload,", n, at(peer.addr, 80), nodeAddr)
+	n.run("iptables", "-t", "nat", "-A", "PREROUTING", "-d", gateway.String(), "-p", "tcp", "--dport", "8081", "-j", "DNAT", "--to-destination", at(peer.addr, 80).String())
+	n.seenFrom("a workload, at its neighbour, redirected at the gateway,", w, at(gateway, 8081), nodeAddr)
 	if err := w.exec("ping", "-c", "1", "-W", "20", gateway.String()); err != nil {
 		t.Errorf("the gateway does not answer: %v", err)
 	}
@@ -87,6 +89,37 @@ func TestSharedGatewayDoesAllThatAGatewayDoes(t *testing.T) {
 	n.seenFrom("the node, at a closed workload,", n, at(peer.addr, 80), nodeAddr)
 	wantLease(t, w, w.boot(vm))
 	w.checked()
+}
+
+// The same where workloads have no chains, or may send from any address; and where metadata is
+// the node's, which is at the bridge's own address then.
+func TestSharedGatewayWithLessAround(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		more keys
+	}{
+		{"unfiltered", keys{"filter": "none"}},
+		{"unchecked", keys{"antiSpoofing": false}},
+		{"MACs alone", keys{"antiSpoofing": false, "macspoofchk": true}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			n, outside := newNodeWithOutside(t, keys{"metadata": "127.0.0.1:8775"})
+			n.configure(sharedKeys)
+			n.configure(c.more)
+			n.configure(keys{"addressing": "dhcp", "leaseTime": "120s"})
+			d := n.daemon()
+			w, vm := n.vm("vm", lab.CNIOptions{})
+			n.serving(d)
+			wantLease(t, w, w.boot(vm))
+			n.serve(outside, 80)
+			n.seenFrom("a workload, outside,", w, at(outsideAddr, 80), nodeOutside)
+			serveMetadata(t, n, nodeAddr.String()+":8775", map[netip.Addr]string{w.addr: "i-00000009"})
+			w.bootsFromMetadata("i-00000009")
+			w.checked()
+		})
+	}
 }
 
 // Without the guard's hand the gateway answers, but nothing is masqueraded: what crosses the
