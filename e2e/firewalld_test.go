@@ -303,3 +303,31 @@ func TestFirewalldThatRefuses(t *testing.T) {
 		t.Errorf("the ADD that was refused left the bridge:\n%s", links)
 	}
 }
+
+// A NIC that becomes the bridge's port takes its zone along: what came in by it goes on to
+// come in, in every moment.
+func TestFirewalldWhenTheUplinkMoves(t *testing.T) {
+	t.Parallel()
+	n, lan := newNodeWithOutside(t, keys{"flatInterface": "out0"})
+	n.firewalld("sed -i s/^DefaultZone=.*/DefaultZone=drop/ firewalld.conf")
+	n.run("firewall-cmd", "--permanent", "--zone=internal", "--add-interface=out0")
+	n.run("firewall-cmd", "--permanent", "--zone=internal", "--add-service=dns")
+	n.run("firewall-cmd", "--reload")
+	n.echoes(22)
+	n.serve(n, 80)
+	ssh := n.session(lan, at(nodeOutside, 22))
+	ssh.goesOn(t, "the control: a session from the LAN")
+	n.lost("a LAN host at a port that the zone does not open", lan, at(nodeOutside, 80))
+	var logged string
+	w := n.attach("w", lab.CNIOptions{Log: &logged})
+	ssh.goesOn(t, "with the NIC a port of the bridge a session from the LAN")
+	n.session(lan, at(nodeOutside, 22)).goesOn(t, "with the NIC a port of the bridge a new session from the LAN")
+	n.lost("with the NIC a port of the bridge a LAN host at a port that the zone does not open", lan, at(nodeOutside, 80))
+	if now, forGood := n.zoneOf("br100"), n.zoneOf("br100", "--permanent"); now != "internal" || forGood != "internal" {
+		t.Errorf("the bridge is in zone %q, and for good in %q", now, forGood)
+	}
+	if out := n.link("out0"); !strings.Contains(out, "master br100") {
+		t.Errorf("the control: the NIC is no port of the bridge: %s", out)
+	}
+	w.checked()
+}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -155,4 +156,74 @@ func TestMetadataOnAnotherHost(t *testing.T) {
 	if _, _, err := n.Run(n.within(), "flatctl", "apply", lab.ConflistPath(n.network)); err == nil || !strings.Contains(err.Error(), why) {
 		t.Errorf("flatctl apply with a server that has no way back: %v", err)
 	}
+}
+
+// answerers returns the MACs that answer the workload's ARP requests for the metadata
+// address, each request sent to everybody.
+func (w *workload) answerers() (macs []string) {
+	w.n.t.Helper()
+	out, _, err := w.Run(w.n.within(), "arping", "-b", "-c", "3", "-I", "eth0", "169.254.169.254")
+	if !strings.Contains(out, "Received") { // more than one answer is a failure to it, and none is, too
+		w.n.t.Fatal(err)
+	}
+	for line := range strings.Lines(out) {
+		if mac := strings.Trim(word(line, "169.254.169.254"), "[]"); strings.Contains(line, "reply from") && !slices.Contains(macs, strings.ToLower(mac)) {
+			macs = append(macs, strings.ToLower(mac))
+		}
+	}
+	return macs
+}
+
+// Where every node is a gateway a guest that asks for the metadata address by ARP is answered
+// by its own and no other: each sends it to a server of its own.
+func TestMetadataOfTheOwnGateway(t *testing.T) {
+	t.Parallel()
+	_, nodes := uplinked(t, 2, keys{"isGateway": true, "metadata": "127.0.0.1:8775"})
+	a, b := nodes[0], nodes[1]
+	b.configure(keys{"ipam.gateway": "10.0.0.254"})
+	wa, wb := a.attach("a", lab.CNIOptions{}), b.attach("b", lab.CNIOptions{})
+	serveMetadata(t, a, "0.0.0.0:8775", map[netip.Addr]string{wa.addr: "i-00000009"})
+	serveMetadata(t, b, "0.0.0.0:8775", map[netip.Addr]string{wb.addr: "i-0000000a"})
+	own := map[*workload]string{wa: word(a.link("br100"), "link/ether"), wb: word(b.link("br100"), "link/ether")}
+	for w, mac := range own {
+		before := w.n.guardCount("uplink_out_gateway")
+		if got := w.answerers(); !slices.Equal(got, []string{mac}) {
+			t.Errorf("%s is answered by %q, want %s alone", w.addr, got, mac)
+		}
+		if w.n.guardCount("uplink_out_gateway") == before {
+			t.Errorf("the guard of %s counted no request at the uplink", w.n.Name())
+		}
+		if _, _, err := w.Run(w.n.within(), "ip", "route", "add", "169.254.0.0/16", "dev", "eth0"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wa.bootsFromMetadata("i-00000009")
+	wb.bootsFromMetadata("i-0000000a")
+	for _, n := range nodes {
+		n.apply(keys{"uplinkDHCP": "pass"})
+	}
+	if got := wa.answerers(); len(got) != 2 {
+		t.Errorf("the control: where the uplink lets requests pass, %q answer", got)
+	}
+}
+
+// Where one node is the gateway of all, with uplinkDHCP "pass", workloads of other nodes have
+// their metadata from it, under their own addresses, by their default route and by zeroconf.
+func TestMetadataOfASingleHost(t *testing.T) {
+	t.Parallel()
+	_, nodes := uplinked(t, 2, nil)
+	controller, compute := nodes[0], nodes[1]
+	controller.configure(keys{"isGateway": true, "uplinkDHCP": "pass", "metadata": "127.0.0.1:8775"})
+	vm, local := compute.attach("vm", lab.CNIOptions{}), controller.attach("local", lab.CNIOptions{})
+	controller.run("iptables", "-P", "INPUT", "DROP")
+	serveMetadata(t, controller, "0.0.0.0:8775", map[netip.Addr]string{vm.addr: "i-00000009", local.addr: "i-0000000a"})
+	vm.bootsFromMetadata("i-00000009")
+	local.bootsFromMetadata("i-0000000a")
+	if got, want := vm.answerers(), word(controller.link("br100"), "link/ether"); !slices.Equal(got, []string{want}) {
+		t.Errorf("%s is answered by %q, want %s alone", vm.addr, got, want)
+	}
+	if _, _, err := vm.Run(compute.within(), "ip", "route", "add", "169.254.0.0/16", "dev", "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	vm.bootsFromMetadata("i-00000009")
 }

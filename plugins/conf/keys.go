@@ -77,7 +77,6 @@ var bridgeKeys = append([]key{
 	{name: "statusOnExhaustion", accepted: `"fail" or "ok"`},
 
 	{name: "detectConflict", state: keyLater},
-	{name: "detectConflict", state: keyLater},
 
 	{name: "ipMasqBackend", state: keyDropIn, accepted: `"iptables"`},
 	{name: "promiscMode", state: keyDropIn, accepted: "true or false, without effect"},
