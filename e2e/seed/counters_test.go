@@ -91,8 +91,11 @@ func (w *workload) dhcpRule() rule {
 	return w.chainRule("-s 10.0.0.1/32 -p udp -m udp --sport 67 --dport 68 -j ACCEPT")
 }
 func (w *workload) gatewayRule() rule { return w.chainRule("-s 10.0.0.1/32 -j ACCEPT") }
-func (w *workload) subnetRule() rule  { return w.chainRule("-s 10.0.0.0/24 -j ACCEPT") }
-func (w *workload) fallback() rule    { return w.chainRule("-j FLAT-DROP") }
+func (w *workload) nodeRule() rule {
+	return w.chainRule("-o br100 -m addrtype --src-type LOCAL --limit-iface-out -j ACCEPT")
+}
+func (w *workload) subnetRule() rule { return w.chainRule("-s 10.0.0.0/24 -j ACCEPT") }
+func (w *workload) fallback() rule   { return w.chainRule("-j FLAT-DROP") }
 
 // ruleLike is the one of the rules that begin and end so which counts something.
 func (n *node) ruleLike(begin, end string) rule {

@@ -24,11 +24,16 @@ func (s *scene) pingFromGateway() outcome {
 	g.run("ip", "neighbour", "flush", "dev", "br100")
 	points := []lab.Point{g.At("br100"), s.compute1.At(s.vm1.port()), s.compute2.At("eth2")}
 	capture := s.watch(points...)
-	o := accepts(answered, s.vm1.gatewayRule(), func(expected bool) bool { return s.ping(g, s.vm1.addr, expected) })
+	allowed := s.vm1.gatewayRule()
+	if s.shared() {
+		allowed = s.vm1.nodeRule() // what the node sends, it sends from its own address
+	}
+	from := g.speaksAs().String()
+	o := accepts(answered, allowed, func(expected bool) bool { return s.ping(g, s.vm1.addr, expected) })
 
 	// What is flooded after it ends the proof of its absence elsewhere.
 	bridge := s.tap(g, "br100")
-	marker, is := lab.Marker(lab.Endpoint{MAC: bridge.MAC(), Addr: gateway}, lab.Endpoint{MAC: lab.Broadcast, Addr: s.vm1.addr})
+	marker, is := lab.Marker(lab.Endpoint{MAC: bridge.MAC(), Addr: g.speaksAs()}, lab.Endpoint{MAC: lab.Broadcast, Addr: s.vm1.addr})
 	if err := bridge.Send(marker); err != nil {
 		s.t.Fatal(err)
 	}
@@ -41,8 +46,8 @@ func (s *scene) pingFromGateway() outcome {
 		text string
 		at   []string
 	}{
-		{"ARP, Request who-has " + s.vm1.addr.String() + " tell " + gateway.String(), all},
-		{"IP " + gateway.String() + " > " + s.vm1.addr.String() + ": ICMP echo request", all[:2]},
+		{"ARP, Request who-has " + s.vm1.addr.String() + " tell " + from, all},
+		{"IP " + from + " > " + s.vm1.addr.String() + ": ICMP echo request", all[:2]},
 	} {
 		got := slices.Sorted(slices.Values(lab.Where(seen, described(frame.text))))
 		want := slices.Sorted(slices.Values(frame.at))

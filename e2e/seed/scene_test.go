@@ -139,16 +139,30 @@ func (n *node) serving() {
 // function that it returns is called.
 func (n *node) paused() func() {
 	n.s.t.Helper()
+	if n.dhcpd == nil {
+		return func() {}
+	}
 	signal := func(sig os.Signal) {
 		n.s.t.Helper()
-		if n.dhcpd == nil {
-			return
-		}
 		if err := n.dhcpd.Signal(sig); err != nil {
 			n.s.t.Fatal(err)
 		}
 	}
-	signal(syscall.SIGSTOP)
+	// It must not keep a lock while it sleeps.
+	const free = `for f in /run/flatdhcp/node.lock /run/flatdhcp/filter.lock /var/lib/flatdhcp/lock /var/lib/flatdhcp/flat.db; do
+	flock --nonblock $f true || exit 1
+done`
+	for ctx := n.s.within(); ; {
+		signal(syscall.SIGSTOP)
+		_, _, err := n.Run(ctx, "sh", "-c", free)
+		if err == nil {
+			break
+		}
+		signal(syscall.SIGCONT)
+		if ctx.Err() != nil {
+			n.s.t.Fatalf("flat-dhcpd on %s never lets go of its locks: %v", n.Name(), err)
+		}
+	}
 	return func() { n.s.t.Helper(); signal(syscall.SIGCONT) }
 }
 

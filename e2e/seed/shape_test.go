@@ -22,6 +22,25 @@ func pool(gateway, first, last string) keys {
 	return keys{"ipam.gateway": gateway, "ipam.rangeStart": first, "ipam.rangeEnd": last}
 }
 
+// sharedPool is a pool of a host that has the one gateway address of all, and an address of
+// its own.
+func sharedPool(node, first, last string) keys {
+	return with(pool("10.0.0.1", first, last), keys{"gatewayShared": true, "nodeAddress": node})
+}
+
+// shared tells whether all hosts have the same gateway address.
+func (s *scene) shared() bool { return s.compute1.keys["gatewayShared"] != nil }
+
+// speaksAs is the address from which the node sends into the subnet; zero = it has none.
+func (n *node) speaksAs() netip.Addr {
+	for _, key := range []string{"nodeAddress", "ipam.gateway"} {
+		if a, ok := n.keys[key].(string); ok && n.keys["isGateway"] == nil {
+			return netip.MustParseAddr(a)
+		}
+	}
+	return netip.Addr{}
+}
+
 func with(a, b keys) keys {
 	all := keys{}
 	for _, from := range []keys{a, b} {
@@ -47,11 +66,19 @@ var shapes = []shape{
 		},
 	},
 	{
-		name: "multi-host", multi: true,
+		name: "multi-host, own", multi: true,
 		keys: map[string]keys{
 			"controller": pool("10.0.0.128", "10.0.0.129", "10.0.0.191"),
 			"compute-1":  pool("10.0.0.1", "10.0.0.2", "10.0.0.63"),
 			"compute-2":  pool("10.0.0.64", "10.0.0.65", "10.0.0.127"),
+		},
+	},
+	{
+		name: "multi-host, shared", multi: true,
+		keys: map[string]keys{
+			"controller": sharedPool("10.0.0.250", "10.0.0.129", "10.0.0.191"),
+			"compute-1":  sharedPool("10.0.0.251", "10.0.0.2", "10.0.0.63"),
+			"compute-2":  sharedPool("10.0.0.252", "10.0.0.64", "10.0.0.127"),
 		},
 	},
 }
