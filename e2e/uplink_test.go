@@ -261,3 +261,112 @@ ip -6 route add 2001:db8:5::/48 via 2001:db8::1 dev eth2`)
 		})
 	}
 }
+
+// foreign gives the foreign host addresses on the flat segment.
+func foreign(t *testing.T, l *lab.Lab, addrs ...string) *node {
+	t.Helper()
+	stranger := &node{Host: l.Host("stranger"), t: t, network: network, extra: keys{}}
+	for _, a := range addrs {
+		stranger.run("ip", "address", "add", a+"/24", "dev", "eth2")
+	}
+	return stranger
+}
+
+// withStranger is uplinked with one compute host and a foreign host on the flat segment.
+func withStranger(t *testing.T, extra keys, addrs ...string) (n, stranger *node) {
+	t.Helper()
+	labtest.RequireRoot(t)
+	l := labtest.New(t, labtest.Options(t))
+	topology := lab.Seed(1).With(lab.Machine{Name: "stranger", NICs: []lab.NIC{{Name: "eth2", Switch: "flat"}}})
+	if err := l.Build(labtest.Within(t, patience), topology); err != nil {
+		t.Fatal(err)
+	}
+	n = &node{Host: l.Host("compute-1"), t: t, network: network, extra: keys{"isGateway": false, "flatInterface": "eth2", "ipam.rangeStart": "10.0.0.64"}}
+	n.configure(extra)
+	return n, foreign(t, l, addrs...)
+}
+
+// An address that a foreign host has goes to no workload: it is logged with the host's MAC
+// and another one is taken. One that was held of late is not asked for.
+func TestForeignHostsAddressIsLeftToIt(t *testing.T) {
+	n, stranger := withStranger(t, keys{"ipam.rangeEnd": "10.0.0.70"}, "10.0.0.64", "10.0.0.65")
+	c := n.container("w")
+	out, err := n.armed("ADD", c, "")
+	if err != nil {
+		t.Fatalf("ADD: %v, %s", err, out)
+	}
+	const mac = "52:54:00:00:04:01" // the fourth host's first card
+	if strings.Count(out, mac) != 2 || !strings.Contains(out, "10.0.0.64") || !strings.Contains(out, "10.0.0.65") {
+		t.Errorf("the foreign host's two addresses are not logged with its MAC %s: %s", mac, out)
+	}
+	w := &workload{Container: c, n: n, ifName: "eth0"}
+	if r := n.run("flatctl", "reservations", network); !strings.Contains(r, "10.0.0.66") || strings.Contains(r, "10.0.0.64 ") {
+		t.Errorf("reservations:\n%s", r)
+	}
+	if port := n.link(w.port()); !strings.Contains(port, "fe:16:3e:00:00:42") { // 66 is 0x42
+		t.Errorf("the port has not the address's MAC: %s", port)
+	}
+	// The foreign host's own use of its address is not disturbed, and the workload reaches it.
+	if _, _, err := c.Run(n.within(), "ping", "-c", "1", "-W", "20", "10.0.0.64"); err != nil {
+		t.Errorf("the workload does not reach the foreign host: %v", err)
+	}
+	// Asked for by name there is no other: the ADD is refused, and says whose it is.
+	stranger.run("ip", "address", "add", "10.0.0.69/24", "dev", "eth2")
+	b, err := n.verb("ADD", n.container("asked"), "", "IP=10.0.0.69").CombinedOutput()
+	if err == nil || !strings.Contains(string(b), `"code": 100`) || !strings.Contains(string(b), mac) {
+		t.Errorf("an ADD that asks for a foreign host's address: %v, %s", err, b)
+	}
+	// What was held of late is not asked for: the foreign host that takes it meanwhile is
+	// not seen.
+	w.del()
+	stranger.run("ip", "address", "add", "10.0.0.66/24", "dev", "eth2")
+	if out, err := n.armed("ADD", c, ""); err != nil || strings.Contains(out, mac) {
+		t.Errorf("an ADD that gets its address back: %v, %s", err, out)
+	}
+	// Where all are foreign, the ADD may succeed later.
+	for _, a := range []string{"10.0.0.67", "10.0.0.68", "10.0.0.70"} {
+		stranger.run("ip", "address", "add", a+"/24", "dev", "eth2")
+	}
+	if out, err := n.armed("ADD", n.container("late"), ""); err == nil || !strings.Contains(out, `"code": 11`) {
+		t.Errorf("an ADD where no address is free on the wire: %v, %s", err, out)
+	}
+	// Nor is it asked for where that is switched off.
+	n.configure(keys{"detectConflict": false, "ipam.rangeEnd": "10.0.0.80", "ipam.rangeStart": "10.0.0.71"})
+	stranger.run("ip", "address", "add", "10.0.0.71/24", "dev", "eth2")
+	if out, err := n.armed("ADD", n.container("blind"), ""); err != nil || !strings.Contains(out, "10.0.0.71") {
+		t.Errorf("an ADD with detectConflict false: %v, %s", err, out)
+	}
+}
+
+// The node does not take an address for its own that a foreign host has: the gateway's, or
+// with a shared gateway the node's.
+func TestOwnAddressOfAForeignHostIsRefused(t *testing.T) {
+	for name, extra := range map[string]keys{
+		"gateway":      {"isGateway": true},
+		"node address": {"isGateway": true, "gatewayShared": true, "nodeAddress": "10.0.0.251"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, stranger := withStranger(t, extra, map[string]string{"gateway": "10.0.0.1", "node address": "10.0.0.251"}[name])
+			n.run("ip", "link", "set", "eth2", "down")
+			before := n.state()
+			c := n.container("w")
+			out, err := n.armed("ADD", c, "")
+			for _, want := range []string{`"code": 11`, "52:54:00:00:04:01", name} {
+				if err == nil || !strings.Contains(out, want) {
+					t.Errorf("ADD: %v; it does not say %q: %s", err, want, out)
+				}
+			}
+			after := n.state()
+			for _, section := range []string{"links", "addresses", "routes"} {
+				if before.Section(section) != after.Section(section) {
+					t.Errorf("%s are not as before:\n%s", section, after.Section(section))
+				}
+			}
+			// It leaves the segment, and all is well.
+			stranger.run("ip", "address", "flush", "dev", "eth2")
+			if out, err := n.armed("ADD", c, ""); err != nil {
+				t.Errorf("ADD once nobody has the address: %v, %s", err, out)
+			}
+		})
+	}
+}

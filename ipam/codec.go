@@ -46,6 +46,8 @@ type past struct {
 	MACRequested bool      `json:"macRequested,omitempty"`
 	Hostname     string    `json:"hostname"`
 	Released     time.Time `json:"released"`
+	// Unproven: nobody has shown that no foreign host uses the address, or one does.
+	Unproven bool `json:"unproven,omitempty"`
 }
 
 // counters make statistics cost the same whatever the number of rows.

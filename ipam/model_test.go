@@ -265,6 +265,7 @@ func (m *model) place(n *modelNet, r Reservation, want wish, g *Grant) error {
 	if last.Workload != nil && *last.Workload != r.Workload && m.now.Sub(last.Released) < time.Duration(n.net.Pool.Retain) {
 		g.FromRetained = last.Workload
 	}
+	g.Unproven = last.MAC.IsZero() || m.now.Sub(last.Released) >= time.Duration(n.net.Pool.Retain)
 	n.rows[r.Addr] = r
 	g.Reservation = r
 	return nil
@@ -323,6 +324,7 @@ func (m *model) reserve(n *modelNet, req Request) (g Grant, err error) {
 	} else if req.HostnameHint != "" && r.Hostname == DefaultHostname(r.Addr) {
 		r.Hostname = req.HostnameHint
 	}
+	g.Unproven = r.Holder == nil
 	r.Holder, r.Since = &req.Holder, m.now
 	n.rows[r.Addr] = r
 	g.Reservation = r

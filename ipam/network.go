@@ -119,6 +119,9 @@ type Bridge struct {
 	// network; empty = none. UplinkDHCP is UplinkDHCPBlock or UplinkDHCPPass: see BlocksDHCP.
 	FlatInterface string `json:"flatInterface,omitempty"`
 	UplinkDHCP    string `json:"uplinkDHCP,omitempty"`
+	// DetectConflict: the segment behind FlatInterface is asked before an address is used
+	// that a foreign host may have.
+	DetectConflict bool `json:"detectConflict,omitempty"`
 	// MoveAddresses lets what the node has on FlatInterface, addresses and routes, go to
 	// the bridge with it.
 	MoveAddresses bool   `json:"moveAddresses,omitempty"`

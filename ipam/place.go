@@ -70,6 +70,8 @@ func (t *txn) place(r Reservation, want wish, g *Grant) error {
 	if last.Workload != nil && *last.Workload != r.Workload && t.now.Sub(last.Released) < time.Duration(t.net.Pool.Retain) {
 		g.FromRetained = last.Workload
 	}
+	// What the network held of late nobody else will have taken meanwhile.
+	g.Unproven = last.MAC.IsZero() || last.Unproven || t.now.Sub(last.Released) >= time.Duration(t.net.Pool.Retain)
 	g.Reservation = r
 	return t.insertRow(r)
 }

@@ -48,6 +48,9 @@ type Grant struct {
 	Reused bool
 	// TookOver is the dead holder that was replaced, nil if none was.
 	TookOver *Holder
+	// Unproven: the address was never given, or so long ago that a foreign host may have
+	// taken it; the caller asks the wire, if there is one.
+	Unproven bool
 	// FromRetained is the workload for which the address was still retained, nil if
 	// none: the caller logs it, since that workload will not get its address back.
 	FromRetained *Workload

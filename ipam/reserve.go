@@ -244,6 +244,7 @@ func (t *txn) attach(row Reservation, req Request, g *Grant) error {
 	} else if req.HostnameHint != "" && r.Hostname == DefaultHostname(r.Addr) {
 		r.Hostname = req.HostnameHint
 	}
+	g.Unproven = row.Holder == nil // the administrator's, of which nothing tells when it was held
 	r.Holder, r.Since, r.AllowSameNetTraffic, r.AllowedAddresses = &req.Holder, t.now, req.AllowSameNetTraffic, req.AllowedAddresses
 	g.Reservation = r
 	return t.replaceRow(row, r)

@@ -112,7 +112,7 @@ func TestReserveReleaseAndReturn(t *testing.T) {
 	}
 	h := holder("c1")
 	want := Grant{Reservation: Reservation{Addr: addr("10.0.0.2"), MAC: MAC{0xfa, 0x16, 0x3e, 0, 0, 2},
-		Hostname: "host-10-0-0-2", Workload: pod("web-0"), Holder: &h, Since: c.now()}}
+		Hostname: "host-10-0-0-2", Workload: pod("web-0"), Holder: &h, Since: c.now()}, Unproven: true}
 	if diff := cmp.Diff(want, g, equal); diff != "" {
 		t.Errorf("Grant (-want +got):\n%s", diff)
 	}

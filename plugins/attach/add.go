@@ -90,6 +90,7 @@ type adding struct {
 	made    Attached
 	zone    firewalld.Change
 
+	unproven    bool        // a foreign host may have the address: the segment is to be asked
 	interrupted bool        // the attachment's last verb was killed
 	nodeLock    *flock.Lock // held from bridge to port; nil = not held
 }
@@ -104,6 +105,7 @@ func (v *adding) steps() []step {
 		// The port stays down until its rules are in, and undone it goes before them: as
 		// long as it is here, an Apply puts them in.
 		{"port", v.makePort, v.removePort},
+		{"conflict", v.settleConflict, nil},
 		{"rules", v.putRules, nil},
 		{"metadata", v.findMetadata, nil}, // by the rules
 		{"up", v.raise, v.lower},
@@ -141,6 +143,7 @@ func (v *adding) validate(ctx context.Context) error {
 func (v *adding) reserve(ctx context.Context) (err error) {
 	v.grant, err = v.node.reserve(ctx, v.store, &v.network, v.req)
 	v.made.Row = v.grant.Reservation // beside an error, too: it is to be given back
+	v.unproven = v.asks() && (v.grant.Unproven || v.grant.Reused && v.interrupted)
 	if err != nil {
 		return err
 	}
@@ -156,7 +159,11 @@ func (v *adding) unreserve(ctx context.Context) error {
 	if !v.made.Row.Addr.IsValid() || v.grant.Reused {
 		return nil
 	}
-	_, _, err := v.store.Release(ctx, v.req.Holder.ContainerID, v.req.Holder.IfName)
+	h := v.req.Holder
+	if v.unproven {
+		return v.store.Doubt(ctx, h.ContainerID, h.IfName, ipam.MAC{})
+	}
+	_, _, err := v.store.Release(ctx, h.ContainerID, h.IfName)
 	return err
 }
 
@@ -175,15 +182,17 @@ func (v *adding) makeBridge(ctx context.Context) error {
 	if err := v.lockNode(ctx); err != nil {
 		return err
 	}
-	var err error
-	v.side, err = v.node.bringUp(ctx, v.network)
-	for _, notice := range v.side.Notices {
+	side, err := v.node.bringUp(ctx, v.network)
+	if !v.side.changed() { // else this is for a port made anew
+		v.side = side
+	}
+	for _, notice := range side.Notices {
 		v.node.Log.Warn(notice, "bridge", v.network.Bridge.Name)
 	}
-	for _, change := range v.side.Changes {
+	for _, change := range side.Changes {
 		v.node.Log.Info(change, "bridge", v.network.Bridge.Name)
 	}
-	v.made.Bridge = v.side.Bridge
+	v.made.Bridge = side.Bridge
 	return err
 }
 

@@ -62,6 +62,8 @@ func (n *Node) bringUp(ctx context.Context, network ipam.Network) (side Side, er
 		}
 	} else if spec, err = borrow(u, spec); err != nil {
 		return side, err
+	} else if err := n.askForOwn(ctx, network, u, spec); err != nil {
+		return side, err
 	}
 	info, notices, err := link.EnsureBridge(ctx, spec)
 	side.Bridge = info

@@ -76,6 +76,8 @@ func TestMistakesAreExplained(t *testing.T) {
 		{"flatInterface a workload port", keys{"flatInterface": "fdp0123456789ab"}},
 		{"flatInterface the bridge", keys{"bridge": "br0", "flatInterface": "br0"}},
 		{"flatInterface misspelt", keys{"flatinterface": "eth1"}},
+		{"detectConflict without an uplink", keys{"detectConflict": true}},
+		{"detectConflict's type", keys{"flatInterface": "eth1", "detectConflict": 200}},
 		{"moveAddresses without an uplink", keys{"moveAddresses": true}},
 		{"moveAddresses's type", keys{"flatInterface": "eth1", "moveAddresses": "yes"}},
 		{"boolean in quotes", keys{"isGateway": "true"}},

@@ -53,6 +53,7 @@ var bridgeKeys = append([]key{
 	{name: "allowedAddresses", accepted: `a list such as [{"ip": "10.0.0.200"}, {"ip": "10.0.0.201", "mac": "00:00:5e:00:01:07"}]`},
 	{name: "limits", accepted: `packets a second, such as {"arp": 500, "broadcast": 1000, "dhcp": 100, "dns": 2000}; 0 is none`},
 	{name: "flatInterface", accepted: `a network card's name such as "eth1"`},
+	{name: "detectConflict", accepted: "true or false"},
 	{name: "moveAddresses", accepted: "true or false"},
 	{name: "uplinkDHCP", accepted: `"block" or "pass"`},
 	{name: "addressing", accepted: `"static" or "dhcp"`},
@@ -75,8 +76,6 @@ var bridgeKeys = append([]key{
 	{name: "portIsolation", accepted: "true or false"},
 	{name: "annotations", accepted: `a list of what pods may ask for, such as ["ip", "mac", "hostname"]`},
 	{name: "statusOnExhaustion", accepted: `"fail" or "ok"`},
-
-	{name: "detectConflict", state: keyLater},
 
 	{name: "ipMasqBackend", state: keyDropIn, accepted: `"iptables"`},
 	{name: "promiscMode", state: keyDropIn, accepted: "true or false, without effect"},

@@ -27,6 +27,9 @@ func (o *object) readUplink(b *ipam.Bridge) (err error) {
 			return o.invalid("flatInterface", "it is the bridge itself: name the network card that is to be its port")
 		}
 	}
+	if b.DetectConflict, err = o.withUplink(b, "detectConflict"); err != nil {
+		return err
+	}
 	b.MoveAddresses, err = o.withUplink(b, "moveAddresses")
 	return err
 }

@@ -113,7 +113,7 @@ func cniError(doing string, err error) error {
 	switch {
 	case errors.As(err, &living), errors.Is(err, attach.ErrCancelled), errors.Is(err, context.DeadlineExceeded),
 		errors.Is(err, link.ErrBridgeFull), errors.Is(err, attach.ErrNoMetadata), errors.Is(err, attach.ErrUplinkReturned),
-		errors.Is(err, firewalld.ErrRefused):
+		errors.Is(err, firewalld.ErrRefused), errors.Is(err, attach.ErrAllForeign), errors.Is(err, attach.ErrOwnForeign):
 		code = types.ErrTryAgainLater
 	case errors.Is(err, attach.ErrSameNetNS):
 		code = types.ErrInvalidNetNS

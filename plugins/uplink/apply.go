@@ -117,19 +117,23 @@ func (n Neighbour) addTo(link int) error {
 func waitUntilUp(ctx context.Context, index int) error {
 	ctx, cancel := context.WithTimeout(ctx, upWait)
 	defer cancel()
+	return poll(ctx, func() (bool, error) {
+		l, err := netlink.LinkByIndex(index)
+		return err == nil && l.Attrs().OperState == netlink.OperUp, err
+	})
+}
+
+// poll waits until something is so, or fails, or ctx ends.
+func poll(ctx context.Context, so func() (bool, error)) error {
 	step := time.NewTicker(upStep)
 	defer step.Stop()
 	for {
-		l, err := netlink.LinkByIndex(index)
-		if err != nil {
+		if yes, err := so(); yes || err != nil {
 			return err
-		}
-		if l.Attrs().OperState == netlink.OperUp {
-			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("its state is still %q: %w", l.Attrs().OperState, ctx.Err())
+			return ctx.Err()
 		case <-step.C:
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/flatdhcp/flatdhcp/ipam"
 )
 
@@ -235,6 +237,34 @@ func (u Uplink) fault() Fault {
 		return func(string, bool) error { return nil }
 	}
 	return u.Fault
+}
+
+// carrierWait bounds how long a NIC that was down may take to find its carrier.
+const carrierWait = 3 * time.Second
+
+// Wake sets the NIC up if it is down, so that it can be asked by, and reports whether it
+// has a carrier. The caller calls sleep if the NIC is not to be taken after all.
+func (u Uplink) Wake(ctx context.Context) (carrier bool, sleep func() error, err error) {
+	sleep = func() error { return nil }
+	d, err := Look(u.NIC)
+	if err != nil || d.Carrier || d.Up {
+		return d.Carrier, sleep, err
+	}
+	nic := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: d.Index}}
+	if err := netlink.LinkSetUp(nic); err != nil {
+		return false, sleep, fmt.Errorf("setting %s up: %w", u.NIC, err)
+	}
+	sleep = func() error { return netlink.LinkSetDown(nic) }
+	ctx, cancel := context.WithTimeout(ctx, carrierWait)
+	defer cancel()
+	err = poll(ctx, func() (bool, error) {
+		d, err := Look(u.NIC)
+		return d.Carrier, err
+	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		return false, sleep, nil // a cable that is not there yet
+	}
+	return err == nil, sleep, err
 }
 
 // Carried lists what somebody has put on the NIC although, as a bridge's port, it receives
