@@ -105,6 +105,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) (err error) {
 	alive := time.NewTicker(aliveEvery)
 	defer alive.Stop()
 	touchAlive(c.runDir, log)
+	drops.look(ctx) // what is logged counts from now on
 	start, read := starting{began: time.Now()}, follower.Ready()
 	for {
 		s.reconcile(ctx)
