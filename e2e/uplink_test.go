@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -38,7 +39,7 @@ func (n *node) link(name string) string {
 // A compute host is untouched until its first ADD; from then on its network card is a port
 // of the bridge, which has its MAC and MTU, and workloads of two hosts meet.
 func TestWorkloadsOfTwoHostsMeetByTheirUplinks(t *testing.T) {
-	_, nodes := uplinked(t, 2, nil)
+	l, nodes := uplinked(t, 2, nil)
 	a, b := nodes[0], nodes[1]
 	a.run("ip", "link", "set", "eth2", "mtu", "1400")
 	b.run("ip", "link", "set", "eth2", "mtu", "1400")
@@ -67,6 +68,21 @@ func TestWorkloadsOfTwoHostsMeetByTheirUplinks(t *testing.T) {
 	wa.checked()
 	if !answered(a, wa.exec, wb.addr) {
 		t.Errorf("%s on one host does not reach %s on another", wa.addr, wb.addr)
+	}
+	// Its carrier goes and comes: nothing needs to be done.
+	flat := l.Host("flat")
+	port := func(state string) {
+		t.Helper()
+		if _, _, err := flat.Run(a.within(), "ip", "link", "set", "compute-1-eth2", state); err != nil {
+			t.Fatal(err)
+		}
+	}
+	port("down")
+	a.eventually("the carrier to go", func() bool { return strings.Contains(a.link("eth2"), "NO-CARRIER") })
+	wa.checked()
+	port("up")
+	if !answered(a, wa.exec, wb.addr) {
+		t.Errorf("once the carrier is back %s does not reach %s", wa.addr, wb.addr)
 	}
 	wa.detach()
 	if out := a.link("eth2"); !strings.Contains(out, "master br100") {
@@ -369,4 +385,93 @@ func TestOwnAddressOfAForeignHostIsRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What somebody does to an uplink CHECK names, and the next ADD mends, as far as it can.
+func TestDamagedUplinksAreNamedAndMended(t *testing.T) {
+	_, nodes := uplinked(t, 1, nil)
+	n := nodes[0]
+	w := n.attach("w", lab.CNIOptions{})
+	for i, tc := range []struct {
+		name, damage, want string
+	}{
+		{"down", "ip link set eth2 down", "uplink eth2 is down"},
+		{"taken out", "ip link set eth2 nomaster", "uplink eth2 is no port of bridge br100"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w.checked()
+			n.run("sh", "-c", tc.damage)
+			if _, err := n.CNI(n.within(), "check", network, w.Container, w.o); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("CHECK: %v; want %q", err, tc.want)
+			}
+			n.attach(fmt.Sprintf("next%d", i), lab.CNIOptions{})
+			w.checked()
+		})
+	}
+	t.Run("with an address", func(t *testing.T) {
+		n.run("ip", "address", "add", "172.30.0.5/24", "dev", "eth2") // as a DHCP client does
+		if _, err := n.CNI(n.within(), "check", network, w.Container, w.o); err == nil || !strings.Contains(err.Error(), "uplink eth2 has 172.30.0.5/24") {
+			t.Errorf("CHECK: %v", err)
+		}
+		n.run("ip", "address", "del", "172.30.0.5/24", "dev", "eth2")
+		w.checked()
+	})
+	t.Run("gone", func(t *testing.T) {
+		n.run("ip", "link", "del", "eth2")
+		const want = "eth2"
+		for _, verb := range []string{"check", "status"} {
+			if _, err := n.CNI(n.within(), verb, network, w.Container, w.o); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v; want one that names %s", verb, err, want)
+			}
+		}
+		if _, err := n.tryAttach(n.container("late"), lab.CNIOptions{}); err == nil || !strings.Contains(err.Error(), "no such interface") {
+			t.Errorf("ADD: %v", err)
+		}
+		w.del()
+	})
+}
+
+// The card by which the node itself reaches the world becomes the uplink, another one in its
+// place, and none: each has back what it had, and the world is reached all the time.
+func TestUplinkChangesWithItsConflist(t *testing.T) {
+	l, nodes := uplinked(t, 1, keys{"flatInterface": "eth1"})
+	n := nodes[0]
+	world := func(when string) {
+		t.Helper()
+		if !answered(n, n.exec, netip.MustParseAddr("192.168.56.1")) {
+			t.Errorf("%s: the node does not reach its router", when)
+		}
+	}
+	had := linesOf(n.run("ip", "-4", "address", "show"), "192.168.56.") + linesOf(n.run("ip", "route", "show"), "eth1")
+	now := func() string {
+		return linesOf(n.run("ip", "-4", "address", "show"), "192.168.56.") + linesOf(n.run("ip", "route", "show"), "192.168.56.")
+	}
+	n.attach("w", lab.CNIOptions{})
+	world("eth1 is the uplink")
+	if got, want := now(), strings.ReplaceAll(had, "eth1", "br100"); got != want {
+		t.Errorf("the bridge has\n%s\nwant\n%s", got, want)
+	}
+	// The world is told nothing: the bridge has the card's MAC.
+	if out, _, err := l.Host("outside").Run(n.within(), "ping", "-c", "1", "-W", "20", "192.168.56.202"); err != nil {
+		t.Errorf("the world does not reach the node: %s, %v", out, err)
+	}
+	n.apply(keys{"flatInterface": "eth2"})
+	world("eth2 is the uplink")
+	if got := now(); got != had {
+		t.Errorf("eth1 has\n%s\nwant\n%s", got, had)
+	}
+	if out := n.link("eth2"); !strings.Contains(out, "master br100") {
+		t.Errorf("eth2: %s", out)
+	}
+	delete(n.extra, "flatInterface")
+	n.apply(nil)
+	for _, name := range []string{"eth1", "eth2"} {
+		if out := n.link(name); strings.Contains(out, "master") {
+			t.Errorf("%s: %s", name, out)
+		}
+	}
+	if guard := n.run("nft", "list", "ruleset"); strings.Contains(guard, `"eth1"`) || strings.Contains(guard, `"eth2"`) {
+		t.Errorf("the guard knows an uplink still:\n%s", guard)
+	}
+	world("there is no uplink")
 }
