@@ -1,10 +1,14 @@
 package e2e
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -181,6 +185,33 @@ func TestFirewalldIsLeft(t *testing.T) {
 	}
 }
 
+// unlocked is the lock of who is alone.
+func unlocked(context.Context) (func() error, error) { return func() error { return nil }, nil }
+
+// Of many ADDs at once on a node without the zone one makes it, and has firewalld reloaded.
+func TestFirewalldZoneIsMadeOnce(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, nil)
+	n.firewalld()
+	const count = 8
+	logged, errs := make([]string, count), make([]error, count)
+	var all sync.WaitGroup
+	for i := range count {
+		c := n.container(fmt.Sprintf("w%d", i))
+		all.Go(func() { _, errs[i] = n.tryAttach(c, lab.CNIOptions{Log: &logged[i]}) })
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	if made := strings.Count(strings.Join(logged, ""), "was reloaded for that"); made != 1 {
+		t.Errorf("%d ADDs made the zone:\n%s", made, strings.Join(logged, ""))
+	}
+	if now := n.zoneOf("br100"); now != firewalld.Zone {
+		t.Errorf("the bridge is in zone %q", now)
+	}
+}
+
 // A bridge with an uplink goes where that was; what an administrator has said stays.
 func TestFirewalldZoneOfTheUplink(t *testing.T) {
 	t.Parallel()
@@ -193,7 +224,7 @@ func TestFirewalldZoneOfTheUplink(t *testing.T) {
 		t.Helper()
 		socket = n.busSocket()
 		err := n.Do(func() (err error) {
-			change, err = firewalld.Join(n.within(), socket, m)
+			change, err = firewalld.Join(n.within(), socket, m, unlocked)
 			return err
 		})
 		if err != nil {
@@ -239,7 +270,7 @@ func TestFirewalldZoneOfTheUplink(t *testing.T) {
 	// From another network namespace it is not this node's firewalld.
 	stranger := n.container("stranger")
 	if err := stranger.Do(func() error {
-		_, err := firewalld.Join(n.within(), socket, firewalld.Member{Bridge: "br109"})
+		_, err := firewalld.Join(n.within(), socket, firewalld.Member{Bridge: "br109"}, unlocked)
 		return err
 	}); err != nil || n.zoneOf("br109") != "" {
 		t.Errorf("from another namespace: %v, zone %q", err, n.zoneOf("br109"))

@@ -28,7 +28,13 @@ func (n *Node) joinZone(ctx context.Context, network ipam.Network) (change firew
 			m.Ports = []uint16{b.Metadata.Port()}
 		}
 	}
-	change, err = firewalld.Join(ctx, firewalld.SystemBus, m)
+	change, err = firewalld.Join(ctx, firewalld.SystemBus, m, func(ctx context.Context) (func() error, error) {
+		lock, err := n.Run.Lock(ctx, n.Run.FirewalldLock())
+		if err != nil {
+			return nil, err
+		}
+		return lock.Unlock, nil
+	})
 	for _, did := range change.Did {
 		n.Log.Info(did, "network", network.Name)
 	}

@@ -41,37 +41,70 @@ type Change struct {
 // none, and so in the default one, leaves its bridge there as well. Idempotent. Where
 // firewalld does not run there is nothing to do.
 //
+// Changes are made under lock, of which many callers at once are the reason: each would
+// have firewalld read its configuration anew. It returns what unlocks.
+//
 // ErrUnanswered means that nothing was found out, in bounded time; ErrRefused that a change
 // which is needed did not come about.
-func Join(ctx context.Context, socket string, m Member) (change Change, err error) {
-	var wanted, current string
-	running := false
+func Join(ctx context.Context, socket string, m Member, lock func(context.Context) (func() error, error)) (change Change, err error) {
+	found, notices, err := look(ctx, socket, m)
+	change.Notices = notices
+	if err != nil || found.done() {
+		return change, err
+	}
+	unlock, err := lock(ctx)
+	if err != nil {
+		return change, fmt.Errorf("putting bridge %s into firewalld's zone %s: %w", m.Bridge, named(found.wanted), err)
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	if found, _, err = look(ctx, socket, m); err != nil || found.done() {
+		return change, err
+	}
+	err = within(ctx, changeTime, socket, func(c *conn) error {
+		if found.current == found.wanted {
+			return c.openPorts(m)
+		}
+		return c.move(m, found.current, found.wanted, &change)
+	})
+	change.Joined = found.current != found.wanted
+	if err != nil {
+		return change, fmt.Errorf("putting bridge %s into firewalld's zone %s: %w: %w", m.Bridge, named(found.wanted), ErrRefused, err)
+	}
+	return change, nil
+}
+
+// finding is how firewalld has a bridge.
+type finding struct {
+	running         bool
+	wanted, current string // zones; empty = none, which stands for the default one
+	closed          bool   // a port in Zone is
+}
+
+// done reports whether there is nothing to change.
+func (f finding) done() bool {
+	return !f.running || f.current != "" && f.current != Zone || f.current == f.wanted && !f.closed
+}
+
+// look finds out, without a change, and returns notices about a zone that stays and is not
+// ours.
+func look(ctx context.Context, socket string, m Member) (f finding, notices []string, err error) {
 	err = within(ctx, lookTime, socket, func(c *conn) error {
-		running = true
-		if wanted, current, err = c.zones(m); err != nil || current == Zone || current == "" && wanted != "" {
+		f.running = true
+		if f.wanted, f.current, err = c.zones(m); err != nil {
 			return err
 		}
-		change.Notices, err = c.notices(m, current)
+		switch {
+		case f.current == Zone && f.wanted == Zone:
+			f.closed, err = c.closed(m)
+		case f.done():
+			notices, err = c.notices(m, f.current)
+		}
 		return err
 	})
 	if err != nil {
-		return change, fmt.Errorf("finding out firewalld's zone of bridge %s: %w: %w", m.Bridge, ErrUnanswered, err)
+		err = fmt.Errorf("finding out firewalld's zone of bridge %s: %w: %w", m.Bridge, ErrUnanswered, err)
 	}
-	switch {
-	case !running, current != "" && current != Zone, current == wanted && len(m.Ports) == 0, wanted == "" && current == "":
-		return change, nil
-	}
-	err = within(ctx, changeTime, socket, func(c *conn) error {
-		if current == wanted {
-			return c.openPorts(m)
-		}
-		return c.move(m, current, wanted, &change)
-	})
-	change.Joined = current != wanted
-	if err != nil {
-		return change, fmt.Errorf("putting bridge %s into firewalld's zone %s: %w: %w", m.Bridge, named(wanted), ErrRefused, err)
-	}
-	return change, nil
+	return f, notices, err
 }
 
 // Leave takes a bridge out of Zone, which stays.
@@ -276,16 +309,21 @@ func (c *conn) leave(bridge string) error {
 	return nil
 }
 
+// closed reports whether a port of m's is closed in Zone.
+func (c *conn) closed(m Member) (bool, error) {
+	for _, p := range m.Ports {
+		open := false
+		if err := c.call(runtimePath, ifZone+".queryPort", []any{Zone, strconv.Itoa(int(p)), "tcp"}, &open); err != nil || !open {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
 // openPorts opens the node's further ports to Zone, in both configurations.
 func (c *conn) openPorts(m Member) error {
 	for _, p := range m.Ports {
-		port, open := strconv.Itoa(int(p)), false
-		if err := c.call(runtimePath, ifZone+".queryPort", []any{Zone, port, "tcp"}, &open); err != nil {
-			return err
-		}
-		if open {
-			continue
-		}
+		port := strconv.Itoa(int(p))
 		at, err := c.permanent(Zone)
 		if err != nil {
 			return err

@@ -37,6 +37,9 @@ func (d Dir) NodeLock() string { return filepath.Join(string(d), "node.lock") }
 // FilterLock is held while chains and guard are planned, compared and applied.
 func (d Dir) FilterLock() string { return filepath.Join(string(d), "filter.lock") }
 
+// FirewalldLock is held while firewalld's zones are changed.
+func (d Dir) FirewalldLock() string { return filepath.Join(string(d), "firewalld.lock") }
+
 // FilterBackend names the back end of iptables that has rules of ours. (What is in the
 // run directory lives as long as they do.)
 func (d Dir) FilterBackend() string { return filepath.Join(string(d), "filter.backend") }
