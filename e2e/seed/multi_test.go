@@ -294,3 +294,41 @@ func TestDHCPStaysOnTheHostThatServesIt(t *testing.T) {
 }
 
 func sorted(list []string) []string { return slices.Sorted(slices.Values(list)) }
+
+// Two hosts that are given the same address of their own: the second finds it out on the
+// wire and does not come up, and nothing is left of its trying. The shared address itself
+// is nobody's to be asked for.
+func TestHostRefusesAnotherHostsAddress(t *testing.T) {
+	labtest.RequireRoot(t)
+	for _, sh := range []shape{ownGateways, sharedGateway} {
+		t.Run(sh.name, func(t *testing.T) {
+			t.Parallel()
+			s := &scene{t: t, whole: t, shape: sh, open: true, lab: labtest.New(t, labtest.Options(t))}
+			if err := s.lab.Build(s.within(), lab.Seed(2)); err != nil {
+				t.Fatal(err)
+			}
+			s.compute1 = s.node("compute-1")
+			second := &node{Host: s.lab.Host("compute-2"), s: s, keys: keys{"allowSameNetTraffic": true, "flatInterface": "eth2"}}
+			second.configure(with(sh.keys["compute-1"], keys{"ipam.rangeStart": "10.0.0.65", "ipam.rangeEnd": "10.0.0.127"}))
+			before := second.run("ip", "-brief", "link")
+			c, err := second.Container(s.within(), "first")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = second.CNI(s.within(), "add", network, c, lab.CNIOptions{})
+			mac := s.tap(s.compute1, "br100").MAC().String()
+			for _, word := range []string{s.compute1.own().String(), mac, "give one of the two another address"} {
+				if err == nil || !strings.Contains(err.Error(), word) {
+					t.Errorf("ADD does not say %q: %v", word, err)
+				}
+			}
+			if after := second.run("ip", "-brief", "link"); after != before {
+				t.Errorf("the refused ADD left\n%s\nwhere\n%s was", after, before)
+			}
+			second.configure(sh.keys["compute-2"])
+			if out, err := second.CNI(s.within(), "add", network, c, lab.CNIOptions{}); err != nil {
+				t.Errorf("ADD with an address of its own: %v, %s", err, out)
+			}
+		})
+	}
+}
