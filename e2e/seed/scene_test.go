@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -154,6 +155,9 @@ func (n *node) paused() func() {
 done`
 	for ctx := n.s.within(); ; {
 		signal(syscall.SIGSTOP)
+		for !stopped(n.s.t, n.dhcpd.PID()) && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
 		_, _, err := n.Run(ctx, "sh", "-c", free)
 		if err == nil {
 			break
@@ -164,6 +168,24 @@ done`
 		}
 	}
 	return func() { n.s.t.Helper(); signal(syscall.SIGCONT) }
+}
+
+// stopped reports whether all threads of a process sleep by SIGSTOP: one after the other
+// does, some time after the signal.
+func stopped(t *testing.T, pid int) bool {
+	t.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(tasks) == 0 {
+		t.Fatalf("process %d is gone: %v", pid, err)
+	}
+	for _, task := range tasks {
+		// NUMBER (NAME) STATE; a thread that ended meanwhile does no harm.
+		stat, err := os.ReadFile(task)
+		if _, after, ok := strings.Cut(string(stat), ") "); err == nil && (!ok || after[0] != 'T') {
+			return false
+		}
+	}
+	return true
 }
 
 // gatewayNode is the host that is vm1's gateway.

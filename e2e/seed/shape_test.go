@@ -66,7 +66,7 @@ var shapes = []shape{
 		},
 	},
 	{
-		name: "multi-host, own", multi: true,
+		name: "multi-host", multi: true,
 		keys: map[string]keys{
 			"controller": pool("10.0.0.128", "10.0.0.129", "10.0.0.191"),
 			"compute-1":  pool("10.0.0.1", "10.0.0.2", "10.0.0.63"),
