@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/flatdhcp/flatdhcp/e2e/lab"
@@ -13,7 +14,8 @@ import (
 // request is the workload's that asked for it alone.
 func TestAllowedAddressMovesBetweenWorkloads(t *testing.T) {
 	shared, requested := netip.MustParseAddr("10.0.0.200"), netip.MustParseAddr("10.0.0.201")
-	n := newNode(t, keys{"allowSameNetTraffic": true, "allowedAddresses": []keys{{"ip": "10.0.0.200"}, {"ip": "10.0.0.201", "onRequest": true}}})
+	n := newNode(t, keys{"allowSameNetTraffic": true, "allowedAddresses": []keys{{"ip": "10.0.0.200"}, {"ip": "10.0.0.201", "onRequest": true},
+		{"ip": "10.0.0.202", "mac": "00:00:5e:00:01:07"}, {"ip": "10.0.0.202"}}})
 	n.attach("first", lab.CNIOptions{}).detach()
 	fresh := n.state()
 	one := n.attach("one", lab.CNIOptions{Args: "ALLOWED_ADDRESSES=10.0.0.201"})
@@ -47,6 +49,25 @@ func TestAllowedAddressMovesBetweenWorkloads(t *testing.T) {
 	}
 	if got := n.ruleCount(chain, "-s 10.0.0.0/24 -j ACCEPT") - before; got < 2 {
 		t.Errorf("the chain of %s has let %d packets by", shared, got)
+	}
+
+	// A virtual router: the address is at a MAC that the bridge has not learned, for it does
+	// not learn.
+	router := netip.MustParseAddr("10.0.0.202")
+	for _, command := range []string{"link add link eth0 name vrrp address 00:00:5e:00:01:07 type macvlan mode bridge", "address add 10.0.0.202/32 dev vrrp", "link set vrrp up"} {
+		if err := one.exec(append([]string{"ip"}, strings.Fields(command)...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := one.exec("sysctl", "-q", "-w", "net.ipv4.conf.eth0.arp_ignore=1"); err != nil { // the other interface answers
+		t.Fatal(err)
+	}
+	if !reaches(router) {
+		t.Errorf("the virtual router is not reached at %s", router)
+	}
+	out, _, err := client.Run(n.within(), "ip", "neigh", "show", router.String())
+	if err != nil || !strings.Contains(out, "00:00:5e:00:01:07") {
+		t.Errorf("the client knows the virtual router as %q, %v", out, err)
 	}
 
 	has(one, requested)
