@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -82,6 +83,7 @@ func (n *Node) carryOut(ctx context.Context, own ruleChange) error {
 // under the lock: `flatctl apply` may have changed it since a row was committed.
 func (n *Node) force(ctx context.Context, networks []ipam.Network, changes []ruleChange) error {
 	var in, out []filter.Attached
+	var guarded []ruleChange
 	var gone []string
 	for _, c := range changes {
 		if record, ok := recordOf(networks, c.Network.Name); ok {
@@ -96,6 +98,28 @@ func (n *Node) force(ctx context.Context, networks []ipam.Network, changes []rul
 			}
 			continue
 		}
+		in = append(in, filter.Attached{Network: c.Network, Row: c.Row})
+		guarded = append(guarded, c)
+	}
+	if n.takeOut(ctx, gone, out) {
+		gone, out = nil, nil
+	}
+	// The ports are down: it does not matter which of the two is in first.
+	attach := sync.OnceValue(func() error { return attachToGuard(ctx, guarded) })
+	return guard.DetachThen(ctx, gone, func() error {
+		err := n.Filter.AttachBeside(ctx, given(networks), in, func() { _ = attach() })
+		if err == nil {
+			err = attach()
+		}
+		if err != nil {
+			return err
+		}
+		return n.Filter.DetachAll(ctx, out)
+	})
+}
+
+func attachToGuard(ctx context.Context, changes []ruleChange) error {
+	for _, c := range changes {
 		segment, err := Segment(ctx, c.Network)
 		if err == nil {
 			err = guard.Attach(ctx, segment, guard.PortFor(c.Network, c.Row, c.port()))
@@ -103,17 +127,8 @@ func (n *Node) force(ctx context.Context, networks []ipam.Network, changes []rul
 		if err != nil {
 			return err
 		}
-		in = append(in, filter.Attached{Network: c.Network, Row: c.Row})
 	}
-	if n.takeOut(ctx, gone, out) {
-		gone, out = nil, nil
-	}
-	return guard.DetachThen(ctx, gone, func() error {
-		if err := n.Filter.AttachAll(ctx, given(networks), in); err != nil {
-			return err
-		}
-		return n.Filter.DetachAll(ctx, out)
-	})
+	return nil
 }
 
 // takeOut removes ports from the guard and rows' chains in one transaction, where it can

@@ -54,6 +54,8 @@ type Table struct {
 	lockPath   string
 	record     program.Record
 	exec       Exec
+	// besides is exec that calls beside while the program runs.
+	besides func(ctx context.Context, path string, args []string, stdin []byte, beside func()) ([]byte, error)
 	// readKernel reads chains (nil = all) of the nft back end, readLegacy all of the other,
 	// both without a program.
 	readKernel func(ctx context.Context, chains []string, later *closers) (*seen, error)
@@ -67,8 +69,12 @@ func New(o Options) *Table {
 		candidates: o.Iptables, lockPath: o.LockPath, record: program.Record(o.RecordPath), exec: o.Exec,
 		readKernel: readNFT, readLegacy: readLegacy,
 	}
+	t.besides = func(ctx context.Context, path string, args []string, stdin []byte, beside func()) ([]byte, error) {
+		beside()
+		return t.exec(ctx, path, args, stdin)
+	}
 	if t.exec == nil {
-		t.exec = program.Run
+		t.exec, t.besides = program.Run, program.Beside
 	}
 	return t
 }
@@ -93,6 +99,13 @@ func (t *Table) Attach(ctx context.Context, networks Networks, n ipam.Network, r
 
 // AttachAll is Attach for several workloads, in one transaction.
 func (t *Table) AttachAll(ctx context.Context, networks Networks, rows []Attached) error {
+	return t.AttachBeside(ctx, networks, rows, func() {})
+}
+
+// AttachBeside is AttachAll that calls beside while iptables-restore runs, which is half of
+// its time: never if it comes to no program, and again with each try. What beside
+// changes of nf_tables is no obstacle.
+func (t *Table) AttachBeside(ctx context.Context, networks Networks, rows []Attached, beside func()) error {
 	return t.each(ctx, rows, "putting in the rules of", func() error {
 		names, rows := baseNames(), slices.Clone(rows)
 		known, err := networks(ctx)
@@ -124,7 +137,7 @@ func (t *Table) AttachAll(ctx context.Context, networks Networks, rows []Attache
 		if p.missing != nil && !slices.ContainsFunc(rows, needsProgram) {
 			return nil
 		}
-		_, err = t.change(ctx, p, names, func(s *seen) (*batch, error) { return planAttach(s, known, rows) })
+		_, err = t.changeBy(ctx, t.runBeside(beside), p, names, func(s *seen) (*batch, error) { return planAttach(s, known, rows) })
 		return err
 	})
 }

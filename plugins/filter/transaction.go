@@ -20,6 +20,11 @@ const lockWait = 5
 // other than read (somebody flushed, or a stray jump): then it reads everything and tries
 // once more.
 func (t *Table) change(ctx context.Context, p place, names []string, plan func(*seen) (*batch, error)) (*batch, error) {
+	return t.changeBy(ctx, t.run, p, names, plan)
+}
+
+// changeBy is change with run in place of t.run, where it puts in.
+func (t *Table) changeBy(ctx context.Context, run Exec, p place, names []string, plan func(*seen) (*batch, error)) (*batch, error) {
 	level := some
 	if names == nil {
 		level = whole
@@ -43,7 +48,7 @@ func (t *Table) change(ctx context.Context, p place, names []string, plan func(*
 		if b.empty() {
 			return b, nil
 		}
-		err = t.putIn(ctx, p, b)
+		err = t.putIn(ctx, run, p, b)
 		if err == nil {
 			return b, nil
 		}
@@ -90,7 +95,7 @@ func (t *Table) readBackend(ctx context.Context, backend string, level depth, na
 
 // putIn carries b out. The back end is recorded before it first has a rule: should we be
 // killed between the two, a record without rules does no harm.
-func (t *Table) putIn(ctx context.Context, p place, b *batch) error {
+func (t *Table) putIn(ctx context.Context, run Exec, p place, b *batch) error {
 	if p.missing != nil {
 		return p.missing
 	}
@@ -99,12 +104,16 @@ func (t *Table) putIn(ctx context.Context, p place, b *batch) error {
 			return err
 		}
 	}
-	return t.restore(ctx, p.Family, b)
+	return restore(ctx, run, p.Family, b)
 }
 
 func (t *Table) restore(ctx context.Context, f program.Family, b *batch) error {
+	return restore(ctx, t.run, f, b)
+}
+
+func restore(ctx context.Context, run Exec, f program.Family, b *batch) error {
 	input := b.String()
-	_, err := t.run(ctx, f.Restore, []string{"--noflush", "-w", strconv.Itoa(lockWait)}, []byte(input))
+	_, err := run(ctx, f.Restore, []string{"--noflush", "-w", strconv.Itoa(lockWait)}, []byte(input))
 	var failed *ProgramError
 	if errors.As(err, &failed) {
 		if line := blamed(failed.Stderr, input); line != "" {
@@ -117,6 +126,14 @@ func (t *Table) restore(ctx context.Context, f program.Family, b *batch) error {
 func (t *Table) run(ctx context.Context, path string, args []string, stdin []byte) ([]byte, error) {
 	t.runs.Add(1)
 	return t.exec(ctx, path, args, stdin)
+}
+
+// runBeside returns a run that calls beside while the program runs.
+func (t *Table) runBeside(beside func()) Exec {
+	return func(ctx context.Context, path string, args []string, stdin []byte) ([]byte, error) {
+		t.runs.Add(1)
+		return t.besides(ctx, path, args, stdin, beside)
+	}
 }
 
 // blamePattern finds the line that iptables-restore complains of.

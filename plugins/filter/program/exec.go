@@ -43,20 +43,25 @@ var environment = []string{"LC_ALL=C", "PATH=/usr/sbin:/sbin:/usr/bin:/bin:/usr/
 // Run runs programs with LC_ALL=C and nothing of the caller's environment. It kills the
 // program when ctx ends.
 func Run(ctx context.Context, path string, args []string, stdin []byte) ([]byte, error) {
-	return run(ctx, environment, path, args, stdin)
+	return run(ctx, environment, path, args, stdin, func() {})
 }
 
 // WithEnv is Run with more in the environment.
 func WithEnv(more ...string) Exec {
 	env := slices.Concat(environment, more)
 	return func(ctx context.Context, path string, args []string, stdin []byte) ([]byte, error) {
-		return run(ctx, env, path, args, stdin)
+		return run(ctx, env, path, args, stdin, func() {})
 	}
+}
+
+// Beside is Run that calls beside while the program runs, and waits for both.
+func Beside(ctx context.Context, path string, args []string, stdin []byte, beside func()) ([]byte, error) {
+	return run(ctx, environment, path, args, stdin, beside)
 }
 
 // run ties the program's life to this process: a plugin killed by its runtime lets go
 // of the filter lock, and its iptables-restore must not come after that.
-func run(ctx context.Context, env []string, path string, args []string, stdin []byte) (out []byte, err error) {
+func run(ctx context.Context, env []string, path string, args []string, stdin []byte, beside func()) (out []byte, err error) {
 	// The kernel sends it when the thread dies that started the program.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -78,7 +83,12 @@ func run(ctx context.Context, env []string, path string, args []string, stdin []
 	}
 	stdout, stderr := files[1], files[2]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = files[0], stdout, stderr
-	if err := cmd.Run(); err != nil {
+	err = cmd.Start()
+	beside()
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
 		said, unread := readAll(stderr)
 		return nil, &Error{Path: path, Stderr: string(said), Err: errors.Join(err, ctx.Err(), unread)}
 	}
