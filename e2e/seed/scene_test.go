@@ -52,6 +52,8 @@ type node struct {
 	s     *scene
 	keys  keys
 	dhcpd *lab.Process // nil where none runs
+	// chained are the plugins behind flat-bridge in the conflist.
+	chained []keys
 }
 
 // workload is a VM's port, or a container, on the network.
@@ -73,18 +75,25 @@ func newScene(t *testing.T, sh shape, open bool) *scene {
 // newSceneOn is newScene on a network with more than the seed's hosts.
 func newSceneOn(t *testing.T, sh shape, open bool, topology lab.Topology) *scene {
 	t.Helper()
-	s := &scene{t: t, whole: t, shape: sh, open: open, lab: labtest.New(t, labtest.Options(t))}
-	if err := s.lab.Build(s.within(), topology); err != nil {
-		t.Fatal(err)
-	}
-	s.outside = s.lab.Host("outside")
-	s.controller, s.compute1, s.compute2 = s.node("controller"), s.node("compute-1"), s.node("compute-2")
+	s := newHosts(t, sh, open, topology)
 	s.vm1 = s.compute1.attach("vm1", lab.CNIOptions{})
 	s.vm2 = s.compute1.attach("vm2", lab.CNIOptions{})
 	s.vm3 = s.compute2.attach("vm3", lab.CNIOptions{})
 	for _, w := range []*workload{s.vm1, s.vm2, s.vm3} {
 		w.boot()
 	}
+	return s
+}
+
+// newHosts brings the hosts up, without workloads.
+func newHosts(t *testing.T, sh shape, open bool, topology lab.Topology) *scene {
+	t.Helper()
+	s := &scene{t: t, whole: t, shape: sh, open: open, lab: labtest.New(t, labtest.Options(t))}
+	if err := s.lab.Build(s.within(), topology); err != nil {
+		t.Fatal(err)
+	}
+	s.outside = s.lab.Host("outside")
+	s.controller, s.compute1, s.compute2 = s.node("controller"), s.node("compute-1"), s.node("compute-2")
 	return s
 }
 
@@ -216,7 +225,8 @@ func (n *node) configure(change keys) {
 			plugin[k] = v
 		}
 	}
-	list, err := json.MarshalIndent(keys{"cniVersion": "1.1.0", "name": network, "plugins": []keys{plugin}}, "", " ")
+	list, err := json.MarshalIndent(keys{"cniVersion": "1.1.0", "name": network,
+		"plugins": append([]keys{plugin}, n.chained...)}, "", " ")
 	if err != nil {
 		n.s.t.Fatal(err)
 	}
