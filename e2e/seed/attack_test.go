@@ -123,7 +123,7 @@ func attacks(victim lab.Endpoint) []attack {
 // under its reason where it is stopped, and arrives without the guard.
 func TestAttacks(t *testing.T) {
 	labtest.RequireRoot(t)
-	sh := shapes[slices.IndexFunc(shapes, func(sh shape) bool { return sh.name == "multi-host" })]
+	sh := shapes[slices.IndexFunc(shapes, func(sh shape) bool { return sh.name == "multi-host, own" })]
 	uplinks := shape{name: sh.name, multi: true, keys: map[string]keys{}}
 	for name, own := range sh.keys {
 		uplinks.keys[name] = with(own, keys{"flatInterface": "eth2"})
