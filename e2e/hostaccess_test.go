@@ -108,15 +108,30 @@ func (s *session) goesOn(t *testing.T, what string) {
 // every moment: the operator's own session comes that way.
 func TestHostAccessSparesTheLAN(t *testing.T) {
 	t.Parallel()
-	n, lan := newNodeWithOutside(t, keys{"metadata": "127.0.0.1:8775"})
-	w := n.attach("w", lab.CNIOptions{})
-	lanAddr := netip.MustParseAddr("10.0.0.250")
-	n.wired(lan, lanAddr)
+	t.Run("in the subnet", func(t *testing.T) {
+		t.Parallel()
+		n, lan := newNodeWithOutside(t, keys{"metadata": "127.0.0.1:8775"})
+		w, addr := n.attach("w", lab.CNIOptions{}), netip.MustParseAddr("10.0.0.250")
+		n.wired(lan, addr)
+		n.sparesTheLAN(w, lan, addr, gateway)
+	})
+	t.Run("at the address that the NIC had", func(t *testing.T) {
+		t.Parallel()
+		n, lan := newNodeWithOutside(t, keys{"metadata": "127.0.0.1:8775", "flatInterface": "out0"})
+		n.sparesTheLAN(n.attach("w", lab.CNIOptions{}), lan, outsideAddr, nodeOutside)
+	})
+}
+
+// sparesTheLAN turns hostAccess to and fro, while a host of the LAN, which has an address,
+// talks to the node at one of its own.
+func (n *node) sparesTheLAN(w *workload, lan *lab.Host, lanAddr, nodeAddr netip.Addr) {
+	n.t.Helper()
+	t := n.t
 	n.run("ip", "address", "add", "192.0.2.9/32", "dev", "lo") // another address of the node's
 	n.echoes(22)
 	n.serve(n, 80)
 	n.serve(w, 80)
-	ssh := n.session(lan, at(gateway, 22))
+	ssh := n.session(lan, at(nodeAddr, 22))
 	ssh.goesOn(t, "the control: a session from the LAN")
 	old := n.session(w, at(gateway, 22))
 	old.goesOn(t, "the control: a session of a workload's")
@@ -126,8 +141,8 @@ func TestHostAccessSparesTheLAN(t *testing.T) {
 	for range 3 {
 		n.apply(keys{"hostAccess": "services"})
 		ssh.goesOn(t, "with hostAccess services a session from the LAN")
-		n.session(lan, at(gateway, 22)).goesOn(t, "with hostAccess services a new session from the LAN")
-		n.seenFrom("with hostAccess services a LAN host, at the node,", lan, at(gateway, 80), lanAddr)
+		n.session(lan, at(nodeAddr, 22)).goesOn(t, "with hostAccess services a new session from the LAN")
+		n.seenFrom("with hostAccess services a LAN host, at the node,", lan, at(nodeAddr, 80), lanAddr)
 		n.stopped("a workload at the gateway", w, at(gateway, 80), limit)
 		n.stopped("a workload at another address of the node's", w, at(netip.MustParseAddr("192.0.2.9"), 80), limit)
 		n.seenFrom("the node, at a workload,", n, at(w.addr, 80), gateway)
