@@ -79,6 +79,23 @@ func TestUsage(t *testing.T) {
 	s.golden("usage.txt")
 }
 
+// An uplink's card is given back by name of the network: testdata/uplink.txt.
+func TestUplinkRestore(t *testing.T) {
+	s := newSession(t)
+	s.run("apply", s.file("flat", "10.0.0.0/24", ""))
+	s.run("uplink", "restore", "flat")
+	s.node.side.Changes = []string{"uplink eth2 is a port of bridge br100 now, which has taken over 172.30.0.5/24"}
+	s.run("apply", s.file("flat", "10.0.0.0/24", `"flatInterface": "eth2",`))
+	s.run("uplink", "restore", "flat")
+	s.run("uplink", "restore", "flat", "-o", "json")
+	s.run("uplink", "restore", "flt")
+	s.run("uplink", "restore")
+	s.run("uplink", "take", "flat")
+	s.run("uplink")
+	s.run("uplink", "restore", "--help")
+	s.golden("uplink.txt")
+}
+
 func TestRefusals(t *testing.T) {
 	s := newSession(t)
 	fails := func(args ...string) {

@@ -192,13 +192,14 @@ func pod(namespace, name string) ipam.Workload {
 type fakeNode struct {
 	session *session
 	report  attach.Report
+	side    attach.Side
 	err     error // of Apply
 	missing error // of getting the node at all
 	did     []string
 }
 
 func (n *fakeNode) Renew(context.Context, ipam.Network) (attach.Side, error) {
-	return attach.Side{}, nil
+	return n.side, nil
 }
 
 func (n *fakeNode) RestoreUplink(_ context.Context, network ipam.Network) (string, error) {

@@ -150,7 +150,7 @@ func (a Address) request(to Device, from string, extra uint32) []byte {
 			v = []byte(relabel(unix.ByteSliceToString(v), from, to.Name) + "\x00")
 		case unix.IFA_CACHEINFO:
 			v = append([]byte(nil), v...)
-			clear(v[8:]) // when it was made
+			clear(v[min(8, len(v)):]) // when it was made
 		}
 		b = append(b, nl.NewRtAttr(int(kind), v).Serialize()...)
 	})
@@ -171,13 +171,17 @@ func relabel(label, from, to string) string {
 	return to
 }
 
+// eachAttr calls f for every attribute (linux/netlink.h: length and type of two bytes each,
+// value, padding to four bytes). The library's parser trusts the lengths.
 func eachAttr(b []byte, f func(kind uint16, v []byte)) error {
-	attrs, err := nl.ParseRouteAttr(b)
-	if err != nil {
-		return fmt.Errorf("parsing netlink attributes: %w", err)
-	}
-	for _, a := range attrs {
-		f(a.Attr.Type&nl.NLA_TYPE_MASK, a.Value)
+	const header = unix.SizeofRtAttr
+	for len(b) >= header {
+		length, kind := int(nl.NativeEndian().Uint16(b)), nl.NativeEndian().Uint16(b[2:])
+		if length < header || length > len(b) {
+			return fmt.Errorf("parsing netlink attribute %d: %d bytes of %d", kind, length, len(b))
+		}
+		f(kind&nl.NLA_TYPE_MASK, b[header:length])
+		b = b[min(len(b), (length+3)&^3):]
 	}
 	return nil
 }

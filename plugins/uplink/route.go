@@ -244,7 +244,7 @@ func (r Route) request(to int) []byte {
 }
 
 func relink(index []byte, from, to int) {
-	if int(u32(index)) == from {
+	if len(index) >= 4 && int(u32(index)) == from {
 		nl.NativeEndian().PutUint32(index, uint32(to))
 	}
 }
