@@ -225,3 +225,41 @@ func TestLegComesAndGoesWithTheSharedGateway(t *testing.T) {
 		t.Error("the leg is there although its network is not")
 	}
 }
+
+// A gateway that was its node's own becomes one that others have as well, with workloads on:
+// a person takes the address from the bridge, and the MAC, and both times is told how.
+func TestGatewayBecomesShared(t *testing.T) {
+	t.Parallel()
+	n, outside := newNodeWithOutside(t, nil)
+	w := n.attach("w", lab.CNIOptions{})
+	n.serve(outside, 80)
+	n.seenFrom("before, a workload, outside,", w, at(outsideAddr, 80), nodeOutside)
+	n.configure(sharedKeys)
+	late := n.container("late")
+	refused := func(words ...string) {
+		t.Helper()
+		_, err := n.tryAttach(late, lab.CNIOptions{})
+		for _, word := range words {
+			if err == nil || !strings.Contains(err.Error(), word) {
+				t.Errorf("ADD does not say %q: %v", word, err)
+			}
+		}
+	}
+	refused("bridge br100 has address 10.0.0.1/24, which is not the node address 10.0.0.251/24 of the same subnet", "ip address del 10.0.0.1/24 dev br100")
+	n.run("ip", "address", "del", "10.0.0.1/24", "dev", "br100")
+	refused("MAC fa:16:3e:00:00:01 of bridge br100: it is the shared gateway's", "ip link set br100 address 02:")
+	code, message := n.status()
+	_, command, ok := strings.Cut(message, "`ip link set ")
+	if command, _, ok = strings.Cut(command, "`"); code != 50 || !ok {
+		t.Fatalf("STATUS: %d %s", code, message)
+	}
+	n.run(append([]string{"ip", "link", "set"}, strings.Fields(command)...)...)
+	l := n.attachTo(late, lab.CNIOptions{})
+	n.apply(nil)
+	for _, w := range []*workload{w, l} {
+		n.seenFrom("afterwards, a workload, outside,", w, at(outsideAddr, 80), nodeOutside)
+		w.checked()
+	}
+	n.serve(w, 80)
+	n.seenFrom("afterwards, the node, at a workload,", n, at(w.addr, 80), nodeAddr)
+}

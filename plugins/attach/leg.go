@@ -9,10 +9,11 @@ import (
 	"github.com/flatdhcp/flatdhcp/plugins/link"
 )
 
-// legSpec is what network's shared gateway wants on this node. Metadata is asked for where
-// the gateway is: a guest with a route for 169.254.0.0/16 looks for it by ARP.
-func legSpec(network ipam.Network, mtu int) link.LegSpec {
-	spec := link.LegSpec{Bridge: network.Bridge.Name, Addr: network.Pool.Gateway, MAC: network.GatewayMAC(), MTU: mtu}
+// legSpec is what network's shared gateway wants on this node; bridge is the MAC that the
+// bridge could have. Metadata is asked for where the gateway is: a guest with a route for
+// 169.254.0.0/16 looks for it by ARP.
+func legSpec(network ipam.Network, bridge ipam.MAC, mtu int) link.LegSpec {
+	spec := link.LegSpec{Bridge: network.Bridge.Name, Addr: network.Pool.Gateway, MAC: network.GatewayMAC(), MTU: mtu, BridgeMAC: bridge}
 	if network.ServesMetadata() {
 		spec.More = append(spec.More, ipam.MetadataAddr)
 	}
@@ -21,7 +22,7 @@ func legSpec(network ipam.Network, mtu int) link.LegSpec {
 
 // bringUpLeg makes the leg of a shared gateway ready, on a bridge that is; of one that is
 // no longer shared it takes it away, once the address is on the bridge.
-func (n *Node) bringUpLeg(ctx context.Context, network ipam.Network, side *Side) (err error) {
+func (n *Node) bringUpLeg(ctx context.Context, network ipam.Network, bridge ipam.MAC, side *Side) (err error) {
 	if !network.SharesGateway() {
 		if !side.Bridge.AddedAddress {
 			return nil // it has been seen to
@@ -35,7 +36,7 @@ func (n *Node) bringUpLeg(ctx context.Context, network ipam.Network, side *Side)
 	if err := n.guardLeg(ctx, network); err != nil {
 		return err
 	}
-	spec := legSpec(network, side.Bridge.MTU)
+	spec := legSpec(network, bridge, side.Bridge.MTU)
 	if side.LegMade, err = link.EnsureLeg(ctx, spec); err != nil || !side.LegMade {
 		return err
 	}
@@ -86,7 +87,7 @@ func (v *checking) leg(ctx context.Context) error {
 	if !v.network.SharesGateway() {
 		return nil
 	}
-	defects, err := link.CheckLeg(ctx, legSpec(v.network, 0))
+	defects, err := link.CheckLeg(ctx, legSpec(v.network, ipam.MAC{}, 0))
 	for _, d := range defects {
 		v.defect("%s: the next ADD mends it", d)
 	}

@@ -83,7 +83,7 @@ func (n *Node) bringUp(ctx context.Context, network ipam.Network) (side Side, er
 		err = link.AnnounceHost(ctx, info.Name, info.MAC, spec.Gateway.Addr(), announcements)
 	}
 	if err == nil {
-		err = n.bringUpLeg(ctx, network, &side)
+		err = n.bringUpLeg(ctx, network, spec.MAC, &side)
 	}
 	if side.changed() {
 		side.Notices = notices // once, not with every container

@@ -59,7 +59,7 @@ func TestBridgeBesideASharedGatewayIsTheNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leg := legSpec(network, 1500)
+	leg := legSpec(network, spec.MAC, 1500)
 	if spec.MAC == leg.MAC || spec.MAC[0] != 0x02 {
 		t.Errorf("the bridge has MAC %s, the leg %s", spec.MAC, leg.MAC)
 	}
@@ -67,7 +67,7 @@ func TestBridgeBesideASharedGatewayIsTheNodes(t *testing.T) {
 		t.Errorf("the bridge has %s, the leg %s", spec.Gateway, leg.Addr)
 	}
 	network.Bridge.Metadata = netip.MustParseAddrPort("192.0.2.1:8775")
-	if more := legSpec(network, 1500).More; len(more) != 1 || more[0] != ipam.MetadataAddr {
+	if more := legSpec(network, spec.MAC, 1500).More; len(more) != 1 || more[0] != ipam.MetadataAddr {
 		t.Errorf("with metadata the leg has %v, too", more)
 	}
 }

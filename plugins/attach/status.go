@@ -49,10 +49,14 @@ func lookForBridge(ctx context.Context, network ipam.Network) error {
 	if err == nil {
 		err = link.CanMake(ctx, "veth")
 	}
-	if err == nil && network.SharesGateway() {
-		err = link.LegFree(ctx, network.Bridge.Name)
+	if err != nil || !network.SharesGateway() {
+		return err
 	}
-	return err
+	spec, err := sideSpec(network)
+	if err != nil {
+		return err
+	}
+	return link.CanMakeLeg(ctx, legSpec(network, spec.MAC, 0))
 }
 
 // lookForNetfilter asks for what shows bridged frames to chains.

@@ -117,7 +117,7 @@ func cniError(doing string, err error) error {
 		code = types.ErrTryAgainLater
 	case errors.Is(err, attach.ErrSameNetNS):
 		code = types.ErrInvalidNetNS
-	case errors.Is(err, link.ErrNotABridge), errors.Is(err, attach.ErrUplink):
+	case errors.Is(err, link.ErrNotABridge), errors.Is(err, link.ErrNotALeg), errors.Is(err, link.ErrBridgeHasMAC), errors.Is(err, attach.ErrUplink):
 		code = types.ErrInvalidNetworkConfig
 	case errors.Is(err, link.ErrIfNameTaken):
 		code = types.ErrInvalidEnvironmentVariables

@@ -39,6 +39,8 @@ type LegSpec struct {
 	More   []netip.Addr // answered for as well, the same
 	MAC    ipam.MAC     // the gateway's
 	MTU    int          // bytes; 0 = 1500
+	// BridgeMAC is what the bridge could have, for who is told to change it.
+	BridgeMAC ipam.MAC
 }
 
 // addrs are all the leg's addresses, as they are set.
@@ -47,6 +49,19 @@ func (s LegSpec) addrs() (all []netip.Prefix) {
 		all = append(all, netip.PrefixFrom(a, a.BitLen()))
 	}
 	return all
+}
+
+// ErrBridgeHasMAC says that a bridge has the MAC of its shared gateway, as one has whose
+// gateway was not shared when it was made.
+var ErrBridgeHasMAC = errors.New("it is the shared gateway's, which other nodes have as well")
+
+// admit refuses a bridge beside which there cannot be a leg.
+func (s LegSpec) admit(bridge device) error {
+	if bridge.mac != s.MAC {
+		return nil
+	}
+	return fmt.Errorf("MAC %s of bridge %s: %w: give the bridge another one, such as this node's own (`ip link set %s address %s`)",
+		s.MAC, s.Bridge, ErrBridgeHasMAC, s.Bridge, s.BridgeMAC)
 }
 
 // LegName returns the end of a bridge's leg that has the address: LegPrefix and 12 hex
@@ -92,9 +107,8 @@ func EnsureLeg(ctx context.Context, spec LegSpec) (made bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if bridge.mac == spec.MAC {
-		return false, fmt.Errorf("bridge %s has the MAC of the shared gateway, %s, which other nodes have as well: give it another one (`ip link set %s address ...`)",
-			spec.Bridge, spec.MAC, spec.Bridge)
+	if err := spec.admit(bridge); err != nil {
+		return false, err
 	}
 	legs, err := c.leg(spec.Bridge)
 	if err != nil {

@@ -263,19 +263,23 @@ func TestLegRefusesWhatIsNotOurs(t *testing.T) {
 	bridge.Gateway = nodeAddr
 	ensureBridge(ctx, t, bridge)
 	spec := LegSpec{Bridge: "br100", Addr: gateway.Addr(), MAC: bridge.MAC}
+	spec.BridgeMAC = nodeMAC
 	_, err := EnsureLeg(ctx, spec)
-	wantError(t, err, "bridge br100 has the MAC of the shared gateway, fa:16:3e:00:00:01, which other nodes have as well: give it another one (`ip link set br100 address ...`)")
+	for _, err := range []error{err, CanMakeLeg(ctx, spec)} {
+		wantError(t, err, "MAC fa:16:3e:00:00:01 of bridge br100: it is the shared gateway's, which other nodes have as well: "+
+			"give the bridge another one, such as this node's own (`ip link set br100 address 02:00:00:00:00:fb`)")
+	}
 	ok(t, netlink.LinkSetHardwareAddr(linkNamed(t, "br100"), nodeMAC.HardwareAddr()))
 	for _, name := range []string{LegName("br100"), LegPort("br100")} {
 		ok(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}))
 		_, err := EnsureLeg(ctx, spec)
 		wantError(t, err, "looking up leg "+name+" of bridge br100: it is a bridge device", "no shared gateway's leg of ours: rename it")
-		for _, err := range []error{LegFree(ctx, "br100"), RemoveCreatedLeg(ctx, "br100")} {
+		for _, err := range []error{CanMakeLeg(ctx, spec), RemoveCreatedLeg(ctx, "br100")} {
 			if !errors.Is(err, ErrNotALeg) {
 				t.Errorf("err = %v, want ErrNotALeg", err)
 			}
 		}
 		ok(t, netlink.LinkDel(linkNamed(t, name)))
 	}
-	ok(t, LegFree(ctx, "br100"))
+	ok(t, CanMakeLeg(ctx, spec))
 }

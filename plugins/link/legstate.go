@@ -69,15 +69,25 @@ func WaitLeg(ctx context.Context, bridge string, limit time.Duration) (bool, err
 	return c.waitForwarding(ctx, LegPort(bridge), LegName(bridge), limit)
 }
 
-// LegFree returns ErrNotALeg if a bridge's leg cannot be made because its names are taken.
-func LegFree(ctx context.Context, bridge string) error {
+// CanMakeLeg reports why EnsureLeg would fail for as long as nobody mends it, or nil:
+// ErrNotALeg, ErrBridgeHasMAC. The bridge may be missing.
+func CanMakeLeg(ctx context.Context, spec LegSpec) error {
 	c, err := dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer c.close()
-	_, err = c.leg(bridge)
-	return err
+	if _, err := c.leg(spec.Bridge); err != nil {
+		return err
+	}
+	d, err := c.bridgeDevice(spec.Bridge)
+	if errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return spec.admit(d)
 }
 
 // CheckLeg compares the leg with what EnsureLeg makes of it, and returns a line for each
