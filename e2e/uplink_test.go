@@ -475,3 +475,79 @@ func TestUplinkChangesWithItsConflist(t *testing.T) {
 	}
 	world("there is no uplink")
 }
+
+// A bridge that somebody else made, with the card in it and the node's addresses on it, is
+// taken as it is, and nobody is given anything back.
+func TestAdoptedUplinkStaysAsItIs(t *testing.T) {
+	_, nodes := uplinked(t, 2, nil)
+	n, other := nodes[0], nodes[1]
+	n.run("sh", "-c", `set -e
+ip link add br100 address 52:54:00:00:03:02 type bridge forward_delay 0
+ip link set br100 up
+ip link set eth2 master br100
+ip address add 172.30.0.5/24 dev br100`)
+	before := n.state()
+	w, far := n.attach("w", lab.CNIOptions{}), other.attach("far", lab.CNIOptions{})
+	if !answered(n, w.exec, far.addr) {
+		t.Errorf("%s does not reach %s by the adopted uplink", w.addr, far.addr)
+	}
+	w.checked()
+	w.detach()
+	if out := n.run("flatctl", "uplink", "restore", network); !strings.Contains(out, "nothing to restore") {
+		t.Errorf("flatctl uplink restore: %s", out)
+	}
+	after := n.state()
+	for _, section := range []string{"addresses", "routes"} {
+		if got := after.Section(section); got != before.Section(section) {
+			t.Errorf("%s are not as before:\n%s", section, got)
+		}
+	}
+	if out := n.link("eth2"); !strings.Contains(out, "master br100") {
+		t.Errorf("eth2: %s", out)
+	}
+}
+
+// A network manager that has the card for its own is named, with what to configure, when
+// the card is taken, and not with every container.
+func TestNetworkManagersAreWarnedOf(t *testing.T) {
+	_, nodes := uplinked(t, 1, nil)
+	n := nodes[0]
+	n.run("sh", "-c", `set -e
+index=$(ip -o link show eth2 | cut -d: -f1)
+mkdir -p /run/systemd/netif/links /run/NetworkManager/devices
+printf 'ADMIN_STATE=configured\nNETWORK_FILE=/etc/systemd/network/20-all.network\n' >/run/systemd/netif/links/$index
+printf '[device]\nmanaged=true\nconnection-uuid=1c2d\n' >/run/NetworkManager/devices/$index`)
+	for i, want := range []bool{true, false} {
+		out, err := n.armed("ADD", n.container(fmt.Sprint("w", i)), "")
+		if err != nil {
+			t.Fatalf("ADD: %v, %s", err, out)
+		}
+		for _, word := range []string{"systemd-networkd manages eth2", "20-all.network", "NetworkManager manages eth2", "unmanaged-devices=interface-name:eth2"} {
+			if strings.Contains(out, word) != want {
+				t.Errorf("ADD %d says %q: %t, want %t: %s", i+1, word, !want, want, out)
+			}
+		}
+	}
+}
+
+// With its network a card has back what it had, and the guard forgets it.
+func TestRemovedNetworkGivesItsUplinkBack(t *testing.T) {
+	_, nodes := uplinked(t, 1, nil)
+	n := nodes[0]
+	n.run("ip", "address", "add", "172.30.0.5/24", "dev", "eth2")
+	w := n.attach("w", lab.CNIOptions{})
+	if _, _, err := n.Run(n.within(), "flatctl", "network", "rm", network); err == nil {
+		t.Error("a network with a workload was removed")
+	}
+	if out := n.link("eth2"); !strings.Contains(out, "master br100") {
+		t.Errorf("a refused removal took the uplink: %s", out)
+	}
+	w.detach()
+	n.run("flatctl", "network", "rm", network)
+	if out := n.link("eth2") + n.run("ip", "address", "show", "dev", "eth2"); strings.Contains(out, "master") || !strings.Contains(out, "172.30.0.5/24") {
+		t.Errorf("eth2: %s", out)
+	}
+	if guard := n.run("nft", "list", "ruleset"); strings.Contains(guard, `"eth2"`) {
+		t.Errorf("the guard knows the uplink still:\n%s", guard)
+	}
+}
