@@ -30,11 +30,24 @@ type attack struct {
 	frame  func(s *scene, w way, dst net.HardwareAddr) []byte
 }
 
+// stopDaemons ends the daemons, which would mend what the controls of a test damage. (One
+// that is only held might hold a lock.)
+func (s *scene) stopDaemons() {
+	s.t.Helper()
+	for _, n := range s.nodes() {
+		if err := n.dhcpd.Stop(); err != nil {
+			s.t.Fatal(err)
+		}
+		n.dhcpd = nil
+	}
+}
+
 // toBridges is an attack that is to a group or none.
 const toBridges = "a BPDU"
 
 // attacks are one for each protection of the guard. victim is who the attacker poses as.
-func attacks(victim lab.Endpoint) []attack {
+// For a gateway that all nodes have nobody asks across the uplink.
+func attacks(victim lab.Endpoint, shared bool) []attack {
 	data := func(from lab.Endpoint) func(*scene, way, net.HardwareAddr) []byte {
 		return func(s *scene, w way, dst net.HardwareAddr) []byte {
 			f := s.echo(from, w.dst)
@@ -93,7 +106,7 @@ func attacks(victim lab.Endpoint) []attack {
 			return lab.Ethernet(dst, w.src.MAC, uint16(len(header)+len(packet)), append(slices.Clone(header), packet...))
 		}
 	}
-	return []attack{
+	list := []attack{
 		{"another's MAC", "in_mac", "uplink_in_mac", "", func(s *scene, w way, dst net.HardwareAddr) []byte {
 			return data(lab.Endpoint{MAC: victim.MAC, Addr: w.src.Addr})(s, w, dst)
 		}},
@@ -116,6 +129,12 @@ func attacks(victim lab.Endpoint) []attack {
 		{"802.3 with SNAP", "in_ethertype", "", "", llc(0xaa, 0xaa, 3, 0, 0, 0, 8, 0)},
 		{toBridges, "in_bpdu", "", "", bpdu},
 	}
+	if shared {
+		list = append(list, attack{"a question for the gateway", "", "uplink_in_gateway", "uplink_out_gateway", func(_ *scene, w way, dst net.HardwareAddr) []byte {
+			return lab.ARP(dst, w.src.MAC, lab.ARPRequest, w.src, lab.Endpoint{MAC: make(net.HardwareAddr, 6), Addr: gateway})
+		}})
+	}
+	return list
 }
 
 // TestAttacks is the guard's matrix: each protection, on the same node, from a node to
@@ -123,13 +142,17 @@ func attacks(victim lab.Endpoint) []attack {
 // under its reason where it is stopped, and arrives without the guard.
 func TestAttacks(t *testing.T) {
 	labtest.RequireRoot(t)
-	sh := shapes[slices.IndexFunc(shapes, func(sh shape) bool { return sh.name == "multi-host, own" })]
-	uplinks := shape{name: sh.name, multi: true, keys: map[string]keys{}}
-	for name, own := range sh.keys {
-		uplinks.keys[name] = with(own, keys{"flatInterface": "eth2"})
+	for _, sh := range []shape{ownGateways, sharedGateway} {
+		t.Run(sh.name, func(t *testing.T) {
+			t.Parallel()
+			attackAll(t, sh)
+		})
 	}
+}
+
+func attackAll(t *testing.T, sh shape) {
 	const lan = "lan"
-	s := newSceneOn(t, uplinks, true, lab.Seed(2).With(lab.Machine{Name: lan, NICs: []lab.NIC{{Name: "eth2", Switch: "flat"}}}))
+	s := newSceneOn(t, sh, true, lab.Seed(2).With(lab.Machine{Name: lan, NICs: []lab.NIC{{Name: "eth2", Switch: "flat"}}}))
 	eth2 := s.tap(s.lab.Host(lan), "eth2")
 	stranger := lab.Endpoint{MAC: eth2.MAC(), Addr: netip.MustParseAddr("10.0.0.240")}
 	vm1, vm2, vm3 := s.tap(s.vm1, "eth0"), s.tap(s.vm2, "eth0"), s.tap(s.vm3, "eth0")
@@ -145,16 +168,9 @@ func TestAttacks(t *testing.T) {
 	}
 	// A workload that is neither the attacker nor, on its own node, whom it attacks.
 	victim := s.compute1.attach("vm4", lab.CNIOptions{}).endpoint()
-	// The daemons would mend what the controls damage; a daemon that is only held might hold
-	// a lock.
-	for _, n := range s.nodes() {
-		if err := n.dhcpd.Stop(); err != nil {
-			t.Fatal(err)
-		}
-		n.dhcpd = nil
-	}
+	s.stopDaemons()
 	n := 0
-	for _, a := range attacks(victim) {
+	for _, a := range attacks(victim, sh.keys["controller"]["gatewayShared"] == true) {
 		for _, w := range ways {
 			reason := w.by(a)
 			for _, dst := range []struct {
