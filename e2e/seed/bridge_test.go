@@ -72,14 +72,13 @@ func (s *scene) portMAC() outcome {
 func (s *scene) askForGateway() outcome {
 	s.t.Helper()
 	o := outcome{expected: "one answer each, of its own gateway"}
-	ask := func(w *workload, addr, mac string) {
+	answersTo := func(w *workload, addr string) (got []string) {
 		s.t.Helper()
 		tap := s.tap(w, "eth0")
 		answers := described("ARP, Reply " + addr + " is-at ")
 		if err := tap.Send(arpRequest(w, addr)); err != nil {
 			s.t.Fatal(err)
 		}
-		var got []string
 		for _, n := range s.nodes() {
 			last := management[n.Name()].String() // which a host without an address on br100 answers for
 			if s.shape.multi {
@@ -101,7 +100,11 @@ func (s *scene) askForGateway() outcome {
 				}
 			}
 		}
-		want := "ARP, Reply " + addr + " is-at " + mac
+		return got
+	}
+	ask := func(w *workload, addr, mac string) {
+		s.t.Helper()
+		got, want := answersTo(w, addr), "ARP, Reply "+addr+" is-at "+mac
 		if len(got) != 1 || got[0] != want {
 			o.fault("%s got %q, want %q", w.name, got, want)
 		}
@@ -118,6 +121,17 @@ func (s *scene) askForGateway() outcome {
 		o.decidedBy(out, left)
 		if in.count() != entered {
 			o.fault("a request for the gateway crossed the flat switch")
+		}
+		for _, n := range s.nodes() {
+			n.guardCounter("").remove()
+		}
+		if got := answersTo(s.vm1, gateway.String()); len(got) < 2 {
+			o.fault("the control: without the guard vm1 got %q, want answers of several hosts", got)
+		} else {
+			o.decided += fmt.Sprintf(", %d answers without it", len(got))
+		}
+		for _, n := range s.nodes() {
+			n.guardCounter("").restore()
 		}
 	case s.shape.multi:
 		ask(s.vm1, gateway.String(), s.compute1.mac("br100"))
