@@ -43,10 +43,11 @@ func main() {
 
 // processors is how many of them Go is to use. A verb does one thing after the other; with
 // more than one the runtime wakes threads at each netlink answer, which find nothing to do: a
-// seventh of a verb's CPU time. But beside DEL the kernel's freeing of port and rules is
-// waited for, and a thread that waits in the kernel keeps its processor for a while.
+// seventh of a verb's CPU time. But beside DEL, of which GC does many, the kernel's freeing of
+// port and rules is waited for, and a thread that waits in the kernel keeps its processor for a
+// while.
 func processors(verb string) int {
-	if verb == "DEL" {
+	if verb == "DEL" || verb == "GC" {
 		return 2
 	}
 	return 1
