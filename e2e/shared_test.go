@@ -249,8 +249,9 @@ func TestGatewayBecomesShared(t *testing.T) {
 	n.run("ip", "address", "del", "10.0.0.1/24", "dev", "br100")
 	refused("MAC fa:16:3e:00:00:01 of bridge br100: it is the shared gateway's", "ip link set br100 address 02:")
 	code, message := n.status()
-	_, command, ok := strings.Cut(message, "`ip link set ")
-	if command, _, ok = strings.Cut(command, "`"); code != 50 || !ok {
+	_, rest, found := strings.Cut(message, "`ip link set ")
+	command, _, whole := strings.Cut(rest, "`")
+	if code != 50 || !found || !whole {
 		t.Fatalf("STATUS: %d %s", code, message)
 	}
 	n.run(append([]string{"ip", "link", "set"}, strings.Fields(command)...)...)
@@ -262,4 +263,31 @@ func TestGatewayBecomesShared(t *testing.T) {
 	}
 	n.serve(w, 80)
 	n.seenFrom("afterwards, the node, at a workload,", n, at(w.addr, 80), nodeAddr)
+}
+
+// Each bridge has a leg of its own, and each network's gateway its MAC.
+func TestTwoNetworksEachShareTheirGateway(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, sharedKeys)
+	second := n.secondNetwork(keys{"gatewayShared": true, "nodeAddress": "10.9.0.251"})
+	first, other := n.attach("first", lab.CNIOptions{}), second.attach("other", lab.CNIOptions{})
+	for _, c := range []struct {
+		w       *workload
+		gateway netip.Addr
+		mac     string
+	}{{first, gateway, sharedIs}, {other, netip.MustParseAddr("10.9.0.1"), "fa:16:3e:09:00:01"}} {
+		if err := c.w.exec("ping", "-c", "1", "-W", "20", c.gateway.String()); err != nil {
+			t.Errorf("gateway %s does not answer: %v", c.gateway, err)
+		}
+		if got := c.w.knows(c.gateway); got != c.mac {
+			t.Errorf("%s is at %q, want %s", c.gateway, got, c.mac)
+		}
+		c.w.checked()
+	}
+	other.detach()
+	n.run("flatctl", "network", "rm", "second")
+	if err := n.exec("ip", "link", "show", link.LegName("br200")); err == nil {
+		t.Error("the second network's leg is there although the network is not")
+	}
+	first.checked()
 }
