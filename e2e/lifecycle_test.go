@@ -362,7 +362,6 @@ func TestRefusalsTouchNothing(t *testing.T) {
 		{"a taken address", lab.PluginCall{NetNS: free.Path(), ContainerID: "c", Args: "IP=" + taken.addr.String()}, "100", []string{taken.addr.String()}},
 		{"a taken MAC", lab.PluginCall{NetNS: free.Path(), ContainerID: "c", Args: "MAC=" + taken.mac.String()}, "100", []string{taken.mac.String()}},
 		{"a MAC of the host's side", lab.PluginCall{NetNS: free.Path(), ContainerID: "c", Args: "MAC=fe:16:3e:00:00:99"}, "100", []string{"fe:16:3e:00:00:99"}},
-		{"a key of a later version", lab.PluginCall{NetNS: free.Path(), ContainerID: "c", Stdin: with(n.plain("1.1.0"), `"hostAccess":"all"`)}, "2", []string{"hostAccess", "all"}},
 		{"a misspelt key", lab.PluginCall{NetNS: free.Path(), ContainerID: "c", Stdin: with(n.plain("1.1.0"), `"allowSameNetTrafic":true`)}, "7", []string{"allowSameNetTrafic", "allowSameNetTraffic"}},
 		{"another IPAM", lab.PluginCall{NetNS: free.Path(), ContainerID: "c", Stdin: `{"cniVersion":"1.1.0","name":"flat","type":"flat-bridge","ipam":{"type":"host-local"}}`}, "7", []string{"host-local", "flat-ipam"}},
 		{"a change that strands", lab.PluginCall{NetNS: free.Path(), ContainerID: "c", Stdin: `{"cniVersion":"1.1.0","name":"flat","type":"flat-bridge","ipam":{"type":"flat-ipam","subnet":"10.9.0.0/24"}}`}, "7", []string{"strand", "4"}},
