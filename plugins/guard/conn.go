@@ -36,7 +36,7 @@ var errChanged = errors.New("the ruleset changed meanwhile")
 
 // ErrUnsupported says that the kernel cannot do what the guard needs.
 var ErrUnsupported = errors.New("this kernel has no complete nf_tables for bridges: " +
-	"load the module nf_tables, or use a kernel with CONFIG_NF_TABLES and CONFIG_NF_TABLES_BRIDGE")
+	"load the module nf_tables, or use a kernel with CONFIG_NF_TABLES, CONFIG_NF_TABLES_BRIDGE and CONFIG_NFT_LIMIT")
 
 // A conn is a netlink connection to nf_tables in the network namespace of the
 // thread that opened it. It is our own and not the nftables library's, which
