@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -14,9 +15,9 @@ import (
 )
 
 const (
-	// upWait bounds how long a bridge may take to send after its first port has come: the
-	// kernel tells it of the carrier by and by.
-	upWait = 2 * time.Second
+	// upWait bounds how long a bridge may take to send after its first port has come, and an
+	// IPv6 address to be one of the node's: the kernel sees to both by and by.
+	upWait = 5 * time.Second
 	// upStep is how often it is looked at.
 	upStep = time.Millisecond
 )
@@ -68,6 +69,8 @@ func (c Change) apply(ctx context.Context) error {
 		return netlink.LinkSetNoMaster(link)
 	case waitUp:
 		return waitUntilUp(ctx, c.Link.Index)
+	case waitLocal:
+		return waitUntilLocal(ctx, c.Link.Index, c.Address)
 	case setUp:
 		return netlink.LinkSetUp(link)
 	case setDown:
@@ -120,6 +123,21 @@ func waitUntilUp(ctx context.Context, index int) error {
 	return poll(ctx, func() (bool, error) {
 		l, err := netlink.LinkByIndex(index)
 		return err == nil && l.Attrs().OperState == netlink.OperUp, err
+	})
+}
+
+func waitUntilLocal(ctx context.Context, index int, a Address) error {
+	ctx, cancel := context.WithTimeout(ctx, upWait)
+	defer cancel()
+	return poll(ctx, func() (bool, error) {
+		routes, err := dumpMessages(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, unix.SizeofRtMsg, unix.AF_INET6)
+		if err != nil {
+			return false, err
+		}
+		return slices.ContainsFunc(routes, func(raw []byte) bool {
+			p, err := Route{Raw: raw}.parse()
+			return err == nil && p.kind == unix.RTN_LOCAL && p.dst.Addr() == a.prefix().Addr() && slices.Contains(p.links, index)
+		}), nil
 	})
 }
 

@@ -24,6 +24,7 @@ const (
 	enslave      op = "join bridge"
 	release      op = "leave bridge"
 	waitUp       op = "wait until it sends"
+	waitLocal    op = "wait until it hears" // what is for an IPv6 address
 	setUp        op = "set up"
 	setDown      op = "set down"
 	setMAC       op = "set MAC"
@@ -65,6 +66,8 @@ func (c Change) String() string {
 		return fmt.Sprintf("%s %s", s, c.MAC)
 	case setMTU:
 		return fmt.Sprintf("%s %d", s, c.MTU)
+	case waitLocal:
+		return s + " " + c.Address.Text
 	}
 	return s
 }
@@ -101,6 +104,7 @@ func Forward(r Record, now State) []Change {
 	// Of two IPv6 routes to the same destination the kernel makes one of two hops, and
 	// uses both at once: so only now.
 	p.routes(ipv6, bridge)
+	p.waitLocal(moving, bridge)
 	p.clearRoutes(r.Routes, nic)
 	p.clearAddresses(moving, nic)
 	p.clearNeighbours(nic, moving)
@@ -121,6 +125,7 @@ func Back(r Record, now State, own []netip.Prefix) []Change {
 	p.addresses(going, bridge, nic)
 	p.routes(ipv4, nic)
 	p.routes(ipv6, nic)
+	p.waitLocal(going, nic)
 	// The node hears by the bridge what is for an address of the NIC, and sends by the NIC.
 	p.clearRoutes(routes, bridge)
 	p.clearAddresses(going, bridge)
@@ -283,6 +288,16 @@ func (p *plan) addresses(list []Address, from, to Link) {
 	for _, a := range slices.Backward(list) {
 		if a.ipv6() {
 			put(a)
+		}
+	}
+}
+
+// waitLocal waits for what the kernel makes of a new IPv6 address by and by: without the
+// route to it a packet for it would meet none as soon as the other link has lost it.
+func (p *plan) waitLocal(list []Address, to Link) {
+	for _, a := range list {
+		if a.ipv6() && !has(to.Addresses, a) {
+			p.add(Change{Op: waitLocal, Link: to, Address: a})
 		}
 	}
 }

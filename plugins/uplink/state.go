@@ -50,11 +50,11 @@ func read(nic, bridge string) (s State, err error) {
 	if s.Bridge.Device, err = Look(bridge); err != nil && !errors.Is(err, ErrMissing) {
 		return s, err
 	}
-	addresses, err := dumpMessages(unix.RTM_GETADDR, unix.RTM_NEWADDR, unix.SizeofIfAddrmsg)
+	addresses, err := dumpMessages(unix.RTM_GETADDR, unix.RTM_NEWADDR, unix.SizeofIfAddrmsg, unix.AF_INET, unix.AF_INET6)
 	if err != nil {
 		return s, fmt.Errorf("listing addresses: %w", err)
 	}
-	routes, err := dumpMessages(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, unix.SizeofRtMsg)
+	routes, err := dumpMessages(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, unix.SizeofRtMsg, unix.AF_INET, unix.AF_INET6)
 	if err != nil {
 		return s, fmt.Errorf("listing routes: %w", err)
 	}
@@ -125,10 +125,10 @@ func readIPv6(name string) (map[string]string, error) {
 	return conf, nil
 }
 
-// dumpMessages lists addresses or routes of both families, as the kernel writes them.
-func dumpMessages(get, answer, header int) ([][]byte, error) {
+// dumpMessages lists addresses or routes of families, as the kernel writes them.
+func dumpMessages(get, answer, header int, families ...uint8) ([][]byte, error) {
 	var all [][]byte
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+	for _, family := range families {
 		msgs, err := dump(func() ([][]byte, error) {
 			req := nl.NewNetlinkRequest(get, unix.NLM_F_DUMP)
 			b := make([]byte, header)
