@@ -82,6 +82,9 @@ func (d *Dir) checkBetween(snaps []*Snapshot) []Defect {
 			if b := s.Network.bridgeName(); b != "" && b == o.Network.bridgeName() {
 				add("network", "bridge %s is that of network %s", b, o.Network.Name)
 			}
+			if u := s.Network.uplinkName(); u != "" && u == o.Network.uplinkName() {
+				add("network", "uplink %s is that of network %s", u, o.Network.Name)
+			}
 		}
 		for _, r := range s.Rows {
 			if other, ok := macs[r.MAC]; ok {

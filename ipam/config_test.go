@@ -152,6 +152,27 @@ func TestConfigure(t *testing.T) {
 			t.Errorf("bridge: %v\nwant %s", err, want)
 		}
 	})
+	t.Run("another's uplink", func(t *testing.T) {
+		with := func(name, subnet, bridge, nic string) error {
+			n := testNet(name, subnet)
+			n.Bridge = &Bridge{Name: bridge, FlatInterface: nic}
+			_, err := d.Store(name).Configure(ctx, n)
+			return err
+		}
+		if err := errors.Join(with("red", "10.2.0.0/24", "br2", "eth2"), with("blue", "10.3.0.0/24", "br3", "eth2.100")); err != nil {
+			t.Fatal(err)
+		}
+		want := `configuring network blue: impossible network configuration: key "flatInterface": value "eth2": ` +
+			`accepted is a network card of its own, or a VLAN of one: this is the uplink of network red`
+		if err := with("blue", "10.3.0.0/24", "br3", "eth2"); !errors.Is(err, ErrConfig) || err.Error() != want {
+			t.Errorf("uplink: %v\nwant %s", err, want)
+		}
+		for _, name := range []string{"red", "blue"} {
+			if err := d.Remove(ctx, name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 	t.Run("another's record", func(t *testing.T) {
 		if _, err := s.Configure(ctx, testNet("other", "10.1.0.0/24")); !errors.Is(err, ErrConfig) {
 			t.Errorf("err = %v", err)

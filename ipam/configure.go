@@ -38,7 +38,7 @@ func (t *txn) configure(n Network) (bool, error) {
 		return false, err
 	}
 	fresh := t.net.Name == ""
-	if fresh || n.Pool.Subnet != t.net.Pool.Subnet || n.bridgeName() != t.net.bridgeName() {
+	if fresh || n.Pool.Subnet != t.net.Pool.Subnet || n.bridgeName() != t.net.bridgeName() || n.uplinkName() != t.net.uplinkName() {
 		if err := t.compareNeighbours(n); err != nil {
 			return false, err
 		}
@@ -77,6 +77,9 @@ func (t *txn) compareNeighbours(n Network) error {
 		if b := n.bridgeName(); b != "" && b == other.net.bridgeName() {
 			return badKey("bridge", b, fmt.Sprintf("a bridge of its own: this one carries network %s",
 				other.net.Name))
+		}
+		if u := n.uplinkName(); u != "" && u == other.net.uplinkName() {
+			return badKey("flatInterface", u, fmt.Sprintf("a network card of its own, or a VLAN of one: this is the uplink of network %s", other.net.Name))
 		}
 	}
 	return nil

@@ -17,3 +17,11 @@ func (n Network) BlocksDHCP() bool {
 
 // MayGive reports whether a workload could be given a: the node itself must not have it.
 func (p Pool) MayGive(a netip.Addr) bool { return p.never(a) == "" }
+
+// uplinkName is empty for a network without an uplink.
+func (n Network) uplinkName() string {
+	if n.Bridge == nil {
+		return ""
+	}
+	return n.Bridge.FlatInterface
+}
