@@ -150,7 +150,7 @@ func TestMistakesAreErrorsBeforeAnythingIsTouched(t *testing.T) {
 		"misspelt key": {call{ipam: map[string]any{"subnets": 1}}, 7,
 			`key ipam.subnets with value 1: no such key: did you mean subnet? (an IPv4 network such as "10.0.0.0/24"); accepted here: type, subnet, ranges, rangeStart, rangeEnd, gateway, routes, resolvConf, exclude, domain, reuseDelay, retain, dataDir, peers`},
 		"CNI_ARGS":           {call{args: "IP=ten"}, 4, `CNI_ARGS IP with value "ten": an address is wanted, such as 10.0.0.2`},
-		"unknown CNI_ARGS":   {call{args: "FOO=1"}, 4, `CNI_ARGS "FOO=1": no such key (IP, MAC, HOSTNAME, IDENTITY, ALLOW_SAME_NET_TRAFFIC and K8S_POD_* are read, IgnoreUnknown=1 accepts others)`},
+		"unknown CNI_ARGS":   {call{args: "FOO=1"}, 4, `CNI_ARGS "FOO=1": no such key (IP, MAC, HOSTNAME, IDENTITY, ALLOW_SAME_NET_TRAFFIC, ALLOWED_ADDRESSES and K8S_POD_* are read, IgnoreUnknown=1 accepts others)`},
 		"address outside":    {call{args: "IP=192.0.2.1"}, 100, `CNI_ARGS IP with value "192.0.2.1": it is outside subnet 10.0.0.0/24 of network flat`},
 		"missing resolvConf": {call{ipam: map[string]any{"resolvConf": "/nowhere/resolv.conf"}}, 5, `preparing the result: reading the file that ipam.resolvConf names: open /nowhere/resolv.conf: no such file or directory`},
 		"own namespace":      {call{netns: "/proc/self/ns/net"}, 8, `CNI_NETNS "/proc/self/ns/net" is the plugin's own network namespace; give the container a namespace of its own`},
