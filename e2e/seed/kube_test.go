@@ -10,16 +10,22 @@ import (
 	"github.com/flatdhcp/flatdhcp/e2e/lab/labtest"
 )
 
-// cluster is the shape in which flat-bridge is a cluster's primary network: each node is
-// gateway, with an address of its own that the others know.
-func cluster() shape {
-	own := keys{"flatInterface": "eth2", "gatewayAddresses": []string{"10.0.0.1", "10.0.0.64", "10.0.0.128"},
-		"hairpinMode": true, "addressing": "static"}
-	return shape{name: "cluster, multi-host", multi: true, keys: map[string]keys{
-		"controller": with(own, pool("10.0.0.128", "10.0.0.129", "10.0.0.191")),
-		"compute-1":  with(own, pool("10.0.0.1", "10.0.0.2", "10.0.0.63")),
-		"compute-2":  with(own, pool("10.0.0.64", "10.0.0.65", "10.0.0.127")),
-	}}
+// clusters are the shapes in which flat-bridge is a cluster's primary network: each node is
+// gateway, by an address of its own or by that of all, and knows the others.
+func clusters() []shape {
+	var all []shape
+	for _, sh := range []shape{ownGateways, sharedGateway} {
+		nodes := []string{"10.0.0.1", "10.0.0.64", "10.0.0.128"}
+		if sh.name == sharedGateway.name {
+			nodes = []string{"10.0.0.251", "10.0.0.252", "10.0.0.253"}
+		}
+		cluster := shape{name: "cluster, " + sh.name, multi: true, keys: map[string]keys{}}
+		for name, own := range sh.keys {
+			cluster.keys[name] = with(own, keys{"gatewayAddresses": nodes, "hairpinMode": true, "addressing": "static"})
+		}
+		all = append(all, cluster)
+	}
+	return all
 }
 
 // pods are the cluster's: client and near on compute-1, far on compute-2, each a server, too.
@@ -27,8 +33,10 @@ type pods struct {
 	*scene
 	client, near, far *workload
 	services          map[string]service
-	firstGateway      netip.Addr // of compute-1
-	secondGateway     netip.Addr // of compute-2
+
+	// The addresses from which compute-1 and compute-2 speak to pods: their gateways', or
+	// their own where that is shared.
+	firstNode, secondNode netip.Addr
 }
 
 // hostPort is what a runtime sends portmap for a pod with a hostPort.
@@ -36,7 +44,10 @@ var hostPort = lab.CNIOptions{CapArgs: `{"portMappings": [{"hostPort": 8080, "co
 
 func newPods(t *testing.T, sh shape, open bool) *pods {
 	t.Helper()
-	p := &pods{scene: newHosts(t, sh, open, lab.Seed(2)), firstGateway: gateway, secondGateway: netip.MustParseAddr("10.0.0.64")}
+	p := &pods{scene: newHosts(t, sh, open, lab.Seed(2))}
+	if sh.multi {
+		p.firstNode, p.secondNode = p.compute1.own(), p.compute2.own()
+	}
 	for _, n := range p.nodes() {
 		n.chained = []keys{{"type": "portmap", "capabilities": keys{"portMappings": true}}}
 		n.configure(nil)
@@ -84,29 +95,32 @@ func (n *node) dnat(v service, w *workload) rule {
 // nothing of the nodes': published, and gatewayAddresses for the other nodes, say whether.
 func TestKubeProxyAndPortmap(t *testing.T) {
 	labtest.RequireRoot(t)
-	for _, open := range []bool{true, false} {
-		t.Run(fmt.Sprintf("sameNet=%t", open), func(t *testing.T) {
-			t.Parallel()
-			p := newPods(t, cluster(), open)
-			for _, c := range p.cases() {
-				t.Run(c.id, func(t *testing.T) {
-					outer := p.t
-					p.t = t
-					defer func() { p.t = outer }()
-					if c.toggle == on && !open || c.toggle == off && open {
-						return
-					}
-					p.play(c)
-				})
-			}
-			for _, w := range []*workload{p.client, p.near, p.far} {
-				if _, err := w.n.CNI(p.within(), "check", network, w.Container, w.o); err != nil {
-					t.Errorf("CHECK of %s: %v", w.name, err)
-				}
-			}
-		})
+	for _, sh := range clusters() {
+		for _, open := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/sameNet=%t", sh.name, open), func(t *testing.T) {
+				t.Parallel()
+				newPods(t, sh, open).playAll()
+			})
+		}
 	}
 	t.Cleanup(func() { t.Logf("\n%s", results.String()) })
+}
+
+// playAll plays the cases, and then CHECK.
+func (p *pods) playAll() {
+	for _, c := range p.cases() {
+		p.whole.Run(c.id, func(t *testing.T) {
+			outer := p.t
+			p.t = t
+			defer func() { p.t = outer }()
+			p.play(c)
+		})
+	}
+	for _, w := range []*workload{p.client, p.near, p.far} {
+		if _, err := w.n.CNI(p.within(), "check", network, w.Container, w.o); err != nil {
+			p.t.Errorf("CHECK of %s: %v", w.name, err)
+		}
+	}
 }
 
 func port(host string, port uint16) netip.AddrPort { return netip.AddrPortFrom(management[host], port) }
@@ -121,28 +135,28 @@ func (p *pods) cases() []testCase {
 	return []testCase{
 		{id: "S01", action: "a pod to a pod of its node, at its address", run: p.direct(p.client, p.near)},
 		{id: "S02", action: "a pod to a pod of another node, at its address", run: p.direct(p.client, p.far)},
-		{id: "S03", action: "ClusterIP, pod of the same node", run: reached(p.client, near.at(), p.firstGateway, p.near.published())},
-		{id: "S04", action: "ClusterIP, pod of another node", run: reached(p.client, far.at(), p.firstGateway, p.far.fromGateway(p.firstGateway))},
+		{id: "S03", action: "ClusterIP, pod of the same node", run: reached(p.client, near.at(), p.firstNode, p.near.published())},
+		{id: "S04", action: "ClusterIP, pod of another node", run: reached(p.client, far.at(), p.firstNode, p.far.fromGateway(p.firstNode))},
 		{id: "S05", action: "ClusterIP of two pods, on both nodes", run: func(s *scene) outcome { return p.both() }},
-		{id: "S06", action: "a pod to its own Service", run: reached(p.client, own.at(), p.firstGateway, p.client.published())},
-		{id: "S07", action: "a node to a ClusterIP, pod of the same node", run: reached(p.compute1, near.at(), p.firstGateway, p.near.published())},
-		{id: "S08", action: "a node to a ClusterIP, pod of another node", run: reached(p.compute1, far.at(), p.firstGateway, p.far.fromGateway(p.firstGateway))},
-		{id: "S09", action: "outside to a NodePort, pod of that node", run: reached(p.outside, port("compute-1", 30080), p.firstGateway, p.near.published())},
-		{id: "S10", action: "outside to a NodePort, pod of another node", run: reached(p.outside, port("compute-1", 30081), p.firstGateway, p.far.fromGateway(p.firstGateway))},
+		{id: "S06", action: "a pod to its own Service", run: reached(p.client, own.at(), p.firstNode, p.client.published())},
+		{id: "S07", action: "a node to a ClusterIP, pod of the same node", run: reached(p.compute1, near.at(), p.firstNode, p.near.published())},
+		{id: "S08", action: "a node to a ClusterIP, pod of another node", run: reached(p.compute1, far.at(), p.firstNode, p.far.fromGateway(p.firstNode))},
+		{id: "S09", action: "outside to a NodePort, pod of that node", run: reached(p.outside, port("compute-1", 30080), p.firstNode, p.near.published())},
+		{id: "S10", action: "outside to a NodePort, pod of another node", run: reached(p.outside, port("compute-1", 30081), p.firstNode, p.far.fromGateway(p.firstNode))},
 		{id: "S11", action: "outside to a NodePort with externalTrafficPolicy Local", run: reached(p.outside, port("compute-2", 30084), outsideAddr, p.far.published())},
-		{id: "S12", action: "a pod to its node's NodePort, pod of the same node", run: reached(p.client, port("compute-1", 30080), p.firstGateway, p.near.published())},
-		{id: "S13", action: "a pod to another node's NodePort, pod of that node", run: reached(p.client, port("compute-2", 30081), p.secondGateway, p.far.published())},
+		{id: "S12", action: "a pod to its node's NodePort, pod of the same node", run: reached(p.client, port("compute-1", 30080), p.firstNode, p.near.published())},
+		{id: "S13", action: "a pod to another node's NodePort, pod of that node", run: reached(p.client, port("compute-2", 30081), p.secondNode, p.far.published())},
 		{id: "S14", action: "outside to a hostPort", run: reached(p.outside, port("compute-2", 8080), outsideAddr, p.far.published())},
-		{id: "S15", action: "a pod to a hostPort of its node", run: reached(p.client, port("compute-1", 8081), p.firstGateway, p.near.published())},
+		{id: "S15", action: "a pod to a hostPort of its node", run: reached(p.client, port("compute-1", 8081), p.firstNode, p.near.published())},
 		{id: "S16", action: "a pod to a hostPort of another node", run: reached(p.client, port("compute-2", 8080), one, p.far.published())},
-		{id: "S17", action: "a pod to its own hostPort", run: reached(p.client, port("compute-1", 8080), p.firstGateway, p.client.published())},
+		{id: "S17", action: "a pod to its own hostPort", run: reached(p.client, port("compute-1", 8080), p.firstNode, p.client.published())},
 		{id: "S18", action: "a node to its own hostPort", run: reached(p.compute2, port("compute-2", 8080), two, p.far.published())},
-		{id: "S24", action: "a node to a pod of its own, at its address", run: reached(p.compute1, netip.AddrPortFrom(p.near.addr, 80), p.firstGateway, p.near.fromGateway(p.firstGateway))},
-		{id: "S25", action: "a node to a pod of another node, at its address", run: reached(p.compute1, netip.AddrPortFrom(p.far.addr, 80), p.firstGateway, p.far.fromGateway(p.firstGateway))},
+		{id: "S24", action: "a node to a pod of its own, at its address", run: reached(p.compute1, netip.AddrPortFrom(p.near.addr, 80), p.firstNode, p.near.fromGateway(p.firstNode))},
+		{id: "S25", action: "a node to a pod of another node, at its address", run: reached(p.compute1, netip.AddrPortFrom(p.far.addr, 80), p.firstNode, p.far.fromGateway(p.firstNode))},
 		{id: "S19", action: "S06 with hairpinMode false", run: func(*scene) outcome { return p.withoutHairpin() }},
-		{id: "S20", action: "S03 with published false", run: p.without(p.compute1, keys{"published": false}, p.client, near.at(), p.near, p.firstGateway)},
+		{id: "S20", action: "S03 with published false", run: p.without(p.compute1, keys{"published": false}, p.client, near.at(), p.near, p.firstNode)},
 		{id: "S21", action: "S14 with published false", run: p.unpublished()},
-		{id: "S22", action: "S04 without gatewayAddresses", run: p.without(p.compute2, keys{"gatewayAddresses": nil}, p.client, far.at(), p.far, p.firstGateway)},
+		{id: "S22", action: "S04 without gatewayAddresses", run: p.without(p.compute2, keys{"gatewayAddresses": nil}, p.client, far.at(), p.far, p.firstNode)},
 		{id: "S23", action: "S04 with ipMasq false", run: p.without(p.compute1, keys{"ipMasq": false}, p.client, far.at(), p.far, p.client.addr)},
 		{id: "S26", action: "S01 once kube-proxy has put its rules first", run: p.kubeProxyFirst},
 	}
@@ -206,11 +220,11 @@ func (p *pods) unpublished() func(*scene) outcome {
 func (p *pods) both() outcome {
 	p.t.Helper()
 	to := p.services["both"].at()
-	near, far := p.near.published(), p.far.fromGateway(p.firstGateway)
+	near, far := p.near.published(), p.far.fromGateway(p.firstNode)
 	beforeNear, beforeFar := near.count(), far.count()
 	o := outcome{expected: "reached, both", observed: "reached, both"}
 	for tries := 1; near.count() == beforeNear || far.count() == beforeFar; tries++ {
-		if got, err := ask(p.within(), p.client, to); err != nil || got != p.firstGateway {
+		if got, err := ask(p.within(), p.client, to); err != nil || got != p.firstNode {
 			o.observed = fmt.Sprintf("seen as %v at the try %d: %v", got, tries, err)
 			return o
 		}
