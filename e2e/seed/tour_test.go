@@ -1,11 +1,13 @@
 package seed
 
 import (
+	"net"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/flatdhcp/flatdhcp/e2e/lab"
 	"github.com/flatdhcp/flatdhcp/e2e/lab/labtest"
@@ -35,16 +37,7 @@ func TestTour(t *testing.T) {
 	for _, n := range s.nodes() {
 		n.run("flatctl", "networks") // the first look makes the directory, which would be a difference
 	}
-	for file, text := range metadataFiles {
-		if err := s.controller.WriteFile(s.within(), file, 0o644, text); err != nil {
-			t.Fatal(err)
-		}
-	}
-	httpd, err := s.controller.Start("busybox", "httpd", "-f", "-p", s.controller.metadata(), "-h", "/run/metadata")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = httpd.Kill() })
+	s.serveMetadata()
 
 	// list makes a listing of commands and what they print.
 	list := func(name string, at *node, commands ...string) {
@@ -126,6 +119,37 @@ func TestTour(t *testing.T) {
 	}
 	p.set("guest", inside)
 	p.close()
+}
+
+// serveMetadata starts a metadata server on the controller, until the test ends.
+func (s *scene) serveMetadata() {
+	s.t.Helper()
+	for file, text := range metadataFiles {
+		if err := s.controller.WriteFile(s.within(), file, 0o644, text); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	httpd, err := s.controller.Start("busybox", "httpd", "-f", "-p", s.controller.metadata(), "-h", "/run/metadata")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.whole.Cleanup(func() { _ = httpd.Kill() })
+	for {
+		err := s.controller.Do(func() error {
+			c, err := net.Dial("tcp4", s.controller.metadata())
+			if err == nil {
+				err = c.Close()
+			}
+			return err
+		})
+		if err == nil {
+			return
+		}
+		if !httpd.Running() {
+			s.t.Fatalf("the metadata server has ended: %v\n%s", err, strings.Join(httpd.Lines(), "\n"))
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
 }
 
 // inside runs a program in a workload.
