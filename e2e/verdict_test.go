@@ -221,7 +221,7 @@ func TestNodeWithoutGatewayReachesItsWorkloads(t *testing.T) {
 	if !tracked() {
 		t.Error("closing the toggle cut the node's own connection, which stays allowed")
 	}
-	const rule = "-o br100 -m addrtype --src-type LOCAL --limit-iface-out -j ACCEPT"
+	const rule = "-o br100 -m physdev ! --physdev-is-bridged -m addrtype --src-type LOCAL --limit-iface-out -j ACCEPT"
 	before := n.ruleCount(vm.chain(), vm.chain()+" "+rule)
 	if !answered(n, n.exec, vm.addr) {
 		t.Errorf("the node does not reach %s with the toggle off", vm.addr)
@@ -235,7 +235,7 @@ func TestNodeWithoutGatewayReachesItsWorkloads(t *testing.T) {
 	if err := n.exec(ping...); err == nil || c.count() == dropped {
 		t.Errorf("from %s: error %v, and %q counted %d", foreign, err, c.name, c.count()-dropped)
 	}
-	n.run("iptables", "-D", vm.chain(), "-o", "br100", "-m", "addrtype", "--src-type", "LOCAL", "--limit-iface-out", "-j", "ACCEPT")
+	n.run(append([]string{"iptables", "-D", vm.chain()}, strings.Fields(rule)...)...)
 	dropped = c.count()
 	if err := n.exec("ping", "-c", "1", "-W", "1", vm.addr.String()); err == nil || c.count() == dropped {
 		t.Error("the control: without its rule the node still reaches the workload")

@@ -92,7 +92,7 @@ func (w *workload) dhcpRule() rule {
 }
 func (w *workload) gatewayRule() rule { return w.chainRule("-s 10.0.0.1/32 -j ACCEPT") }
 func (w *workload) nodeRule() rule {
-	return w.chainRule("-o br100 -m addrtype --src-type LOCAL --limit-iface-out -j ACCEPT")
+	return w.chainRule("-o br100 -m physdev ! --physdev-is-bridged -m addrtype --src-type LOCAL --limit-iface-out -j ACCEPT")
 }
 func (w *workload) subnetRule() rule { return w.chainRule("-s 10.0.0.0/24 -j ACCEPT") }
 func (w *workload) fallback() rule   { return w.chainRule("-j FLAT-DROP") }

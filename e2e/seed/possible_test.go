@@ -152,7 +152,7 @@ func (w *workload) fromNode(addr netip.Addr) rule {
 	if addr == gateway {
 		return w.gatewayRule()
 	}
-	return w.chainRule("-o br100 -m addrtype --src-type LOCAL --limit-iface-out -j ACCEPT")
+	return w.chainRule("-o br100 -m physdev ! --physdev-is-bridged -m addrtype --src-type LOCAL --limit-iface-out -j ACCEPT")
 }
 
 // eventually waits for a condition.

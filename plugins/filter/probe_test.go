@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,30 @@ func udp(from func(*packetLab) netns, source string, sourcePort, port int) probe
 		}
 		out := l.listen(from(l), "udp4", source, sport)
 		_, err := out.WriteTo([]byte("probe"), &net.UDPAddr{IP: net.ParseIP(workloadIP), Port: port})
+		return func(wait time.Duration) bool {
+			defer func() { _, _ = in.Close(), out.Close() }()
+			return receives(in, wait, func(b []byte) bool { return string(b) == "probe" })
+		}, err
+	}
+}
+
+// posing lets the neighbour send a datagram from an address that it does not have.
+func posing(source string) probe {
+	return func(l *packetLab) (func(time.Duration) bool, error) {
+		in := l.listen(l.workload, "udp4", workloadIP, echoPort)
+		var out net.PacketConn
+		err := l.neighbour.do(func() (err error) {
+			transparent := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+				controlled := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT, 1) })
+				return errors.Join(controlled, err)
+			}}
+			out, err = transparent.ListenPacket(context.Background(), "udp4", fmt.Sprintf("%s:%d", source, l.nextPort()))
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		_, err = out.WriteTo([]byte("probe"), in.LocalAddr())
 		return func(wait time.Duration) bool {
 			defer func() { _, _ = in.Close(), out.Close() }()
 			return receives(in, wait, func(b []byte) bool { return string(b) == "probe" })

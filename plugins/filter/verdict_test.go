@@ -69,6 +69,7 @@ func TestVerdictOfEachRule(t *testing.T) {
 		{name: "8 outside, toggle on", probe: udp(outside, outsideIP, 0, echoPort), rule: fallback},
 		{name: "8 logged", edits: []func(*ipam.Network){closed, logDrops}, probe: udp(neighbour, neighbourIP, 0, echoPort), rule: fallback},
 		{name: "8 another port than ingress", edits: []func(*ipam.Network){closed, web}, probe: udp(outside, outsideIP, 0, 80), rule: fallback},
+		{name: "8 a neighbour that poses as the node", edits: []func(*ipam.Network){closed}, probe: posing(secondIP), rule: fallback},
 		{name: "8 the node, from an address not on the bridge", probe: udp(node, nodeIP, 0, echoPort), rule: fallback},
 	}
 	for _, backend := range []string{BackendNFT, BackendLegacy} {

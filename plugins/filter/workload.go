@@ -19,11 +19,13 @@ func ChainName(network, containerID, ifName string) string {
 	return workloadPrefix + hex.EncodeToString(sum[:8])
 }
 
-// ownAddress matches what comes from an address that the interface a packet leaves by
-// has itself; with the bridge for that interface: the node's own addresses there, and none
-// of its others. The kernel looks them up with each packet, so that one added later counts
-// at once, and the plan needs no knowledge of the node.
-const ownAddress = "-m addrtype --src-type LOCAL --limit-iface-out"
+// ownAddress matches what the node sends from an address that the interface a packet
+// leaves by has itself; with the bridge for that interface: the node's own addresses there,
+// and none of its others. The kernel looks them up with each packet, so that one added later
+// counts at once, and the plan needs no knowledge of the node. What is switched comes from
+// somebody else, who poses as the node: behind an uplink that may be anybody. (Nobody's
+// packet with an address of the node's is ever routed: the kernel takes it for martian.)
+const ownAddress = "-m physdev ! --physdev-is-bridged -m addrtype --src-type LOCAL --limit-iface-out"
 
 // WorkloadChain plans the chain of r, which must have a holder, on n, which must
 // have a bridge: nova's instance chain, in nova's order but for rules 2 and 5.
