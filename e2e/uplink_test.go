@@ -354,6 +354,30 @@ func TestForeignHostsAddressIsLeftToIt(t *testing.T) {
 	}
 }
 
+// Two nodes that were given the same range by mistake, which neither can know: each address
+// goes to one workload all the same, for the second node finds the first one's on the wire.
+func TestSameRangeOnTwoNodesGivesNoAddressTwice(t *testing.T) {
+	_, nodes := uplinked(t, 2, nil)
+	a, b := nodes[0], nodes[1]
+	b.configure(keys{"ipam.rangeStart": a.extra["ipam.rangeStart"], "ipam.rangeEnd": a.extra["ipam.rangeEnd"]})
+	first := a.attach("first", lab.CNIOptions{})
+	var said string
+	second := b.attach("second", lab.CNIOptions{Log: &said})
+	if second.addr != first.addr.Next() || second.mac.String() == first.mac.String() {
+		t.Errorf("on one node a workload has %s at %s, on the other %s at %s", first.addr, first.mac, second.addr, second.mac)
+	}
+	for _, word := range []string{"a foreign host beyond the uplink has the address", first.addr.String(), first.mac.String()} {
+		if !strings.Contains(said, word) {
+			t.Errorf("the second ADD does not say %q: %s", word, said)
+		}
+	}
+	if !answered(b, second.exec, first.addr) || !answered(a, first.exec, second.addr) {
+		t.Error("the two do not reach each other")
+	}
+	first.checked()
+	second.checked()
+}
+
 // The node does not take an address for its own that a foreign host has: the gateway's, or
 // with a shared gateway the node's.
 func TestOwnAddressOfAForeignHostIsRefused(t *testing.T) {
