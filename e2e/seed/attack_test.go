@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/flatdhcp/flatdhcp/e2e/lab"
@@ -18,6 +19,7 @@ type way struct {
 	src, dst lab.Endpoint
 	guard    *node
 	also     []*node             // whose guard would stop it as well
+	last     *node               // the receiver's: its guard stops what the others let by
 	by       func(attack) string // the reason for which it is stopped on this way
 }
 
@@ -42,8 +44,11 @@ func (s *scene) stopDaemons() {
 	}
 }
 
-// toBridges is an attack that is to a group or none.
-const toBridges = "a BPDU"
+// toBridges is an attack that is to a group or none, toAnother one that is to one.
+const (
+	toBridges = "a BPDU"
+	toAnother = "another's address to the receiver's MAC"
+)
 
 // attacks are one for each protection of the guard. victim is who the attacker poses as.
 // For a gateway that all nodes have nobody asks across the uplink.
@@ -73,6 +78,10 @@ func attacks(victim lab.Endpoint, shared bool) []attack {
 		copy(f, dst)
 		return f
 	}
+	// The guard does not let out what a port's chain would not see: it is dispatched by address.
+	another := func(s *scene, w way, _ net.HardwareAddr) []byte {
+		return s.echo(w.src, lab.Endpoint{MAC: w.dst.MAC, Addr: netip.MustParseAddr("10.0.0.241")})
+	}
 	tagged := func(tags ...byte) func(*scene, way, net.HardwareAddr) []byte {
 		return func(s *scene, w way, dst net.HardwareAddr) []byte { return slices.Insert(own(s, w, dst), 12, tags...) }
 	}
@@ -84,10 +93,10 @@ func attacks(victim lab.Endpoint, shared bool) []attack {
 		packet = append(packet, netip.MustParseAddr("ff02::1").AsSlice()...)
 		return lab.Ethernet(dst, w.src.MAC, 0x86dd, append(packet, router...))
 	}
-	// A client asks all, or one server, for the lease of its own MAC.
-	client := func(s *scene, w way, dst net.HardwareAddr) []byte {
+	// A client asks all, or one server, for the lease of a MAC.
+	clientOf := func(s *scene, w way, dst, chaddr net.HardwareAddr) []byte {
 		s.flows++
-		message := append(append([]byte{1, 1, 6, 0}, make([]byte, 24)...), w.src.MAC...)
+		message := append(append([]byte{1, 1, 6, 0}, make([]byte, 24)...), chaddr...)
 		message = append(message, fmt.Appendf(make([]byte, 206), "flow %d", s.flows)...)
 		from, to := netip.AddrPortFrom(w.src.Addr, 68), netip.AddrPortFrom(w.dst.Addr, 67)
 		if dst[0]&1 == 1 {
@@ -95,6 +104,7 @@ func attacks(victim lab.Endpoint, shared bool) []attack {
 		}
 		return lab.Ethernet(dst, w.src.MAC, 0x0800, lab.UDP(from, to, message))
 	}
+	client := func(s *scene, w way, dst net.HardwareAddr) []byte { return clientOf(s, w, dst, w.src.MAC) }
 	bpdu := func(s *scene, w way, _ net.HardwareAddr) []byte {
 		s.flows++
 		payload := append([]byte{0x42, 0x42, 3, 0, 0, 0, 0, 0}, fmt.Appendf(nil, "flow %d", s.flows)...)
@@ -121,12 +131,19 @@ func attacks(victim lab.Endpoint, shared bool) []attack {
 		{"ARP for the gateway", "in_arp", "uplink_in_arp", "", named(arp, func(w way) lab.Endpoint { return lab.Endpoint{MAC: w.src.MAC, Addr: gateway} })},
 		{"a DHCP server's reply", "in_dhcp_server", "uplink_in_dhcp", "", udp(67, 68)},
 		{"a DHCP client's request", "", "uplink_in_dhcp", "uplink_out_dhcp", client},
-		{"a router advertisement", "in_ethertype", "", "", advertisement},
-		{"a VLAN tag", "in_ethertype", "", "", tagged(0x81, 0, 0, 5)},
-		{"a priority tag", "in_ethertype", "", "", tagged(0x81, 0, 0, 0)},
-		{"two tags", "in_ethertype", "", "", tagged(0x88, 0xa8, 0, 6, 0x81, 0, 0, 5)},
-		{"802.3 with LLC", "in_ethertype", "", "", llc(0x42, 0x42, 3)},
-		{"802.3 with SNAP", "in_ethertype", "", "", llc(0xaa, 0xaa, 3, 0, 0, 0, 8, 0)},
+		{"a DHCP client's request in another's name", "in_dhcp_client", "uplink_in_dhcp", "", func(s *scene, w way, dst net.HardwareAddr) []byte {
+			return clientOf(s, w, dst, victim.MAC)
+		}},
+		{"a router advertisement", "in_ethertype", "out_ethertype", "", advertisement},
+		{"a VLAN tag", "in_ethertype", "out_ethertype", "", tagged(0x81, 0, 0, 5)},
+		{"a priority tag", "in_ethertype", "out_ethertype", "", tagged(0x81, 0, 0, 0)},
+		{"two tags", "in_ethertype", "out_ethertype", "", tagged(0x88, 0xa8, 0, 6, 0x81, 0, 0, 5)},
+		{"802.3 with LLC", "in_ethertype", "out_ethertype", "", llc(0x42, 0x42, 3)},
+		{"802.3 with SNAP", "in_ethertype", "out_ethertype", "", llc(0xaa, 0xaa, 3, 0, 0, 0, 8, 0)},
+		{"ARP that is neither request nor reply", "in_arp", "out_arp", "", func(_ *scene, w way, dst net.HardwareAddr) []byte {
+			return lab.ARP(dst, w.src.MAC, 25, w.src, w.dst)
+		}},
+		{toAnother, "out_address", "out_address", "", another},
 		{toBridges, "in_bpdu", "", "", bpdu},
 	}
 	if shared {
@@ -157,11 +174,11 @@ func attackAll(t *testing.T, sh shape) {
 	stranger := lab.Endpoint{MAC: eth2.MAC(), Addr: netip.MustParseAddr("10.0.0.240")}
 	vm1, vm2, vm3 := s.tap(s.vm1, "eth0"), s.tap(s.vm2, "eth0"), s.tap(s.vm3, "eth0")
 	ways := []way{
-		{name: "same node", from: vm1, to: vm2, src: s.vm1.endpoint(), dst: s.vm2.endpoint(), guard: s.compute1,
+		{name: "same node", from: vm1, to: vm2, src: s.vm1.endpoint(), dst: s.vm2.endpoint(), guard: s.compute1, last: s.compute1,
 			by: func(a attack) string { return a.port }},
-		{name: "node to node", from: vm1, to: vm3, src: s.vm1.endpoint(), dst: s.vm3.endpoint(), guard: s.compute1, also: []*node{s.compute2},
+		{name: "node to node", from: vm1, to: vm3, src: s.vm1.endpoint(), dst: s.vm3.endpoint(), guard: s.compute1, also: []*node{s.compute2}, last: s.compute2,
 			by: func(a attack) string { return a.port }},
-		{name: "from the LAN", from: eth2, to: vm1, src: stranger, dst: s.vm1.endpoint(), guard: s.compute1,
+		{name: "from the LAN", from: eth2, to: vm1, src: stranger, dst: s.vm1.endpoint(), guard: s.compute1, last: s.compute1,
 			by: func(a attack) string { return a.uplink }},
 		{name: "to the LAN", from: vm1, to: eth2, src: s.vm1.endpoint(), dst: stranger, guard: s.compute1,
 			by: func(a attack) string { return a.out }},
@@ -177,7 +194,7 @@ func attackAll(t *testing.T, sh shape) {
 				kind string
 				mac  net.HardwareAddr
 			}{{"unicast", w.dst.MAC}, {"group", lab.Broadcast}} {
-				if reason == "" || a.name == toBridges && dst.kind != "group" {
+				if reason == "" || a.name == toBridges && dst.kind != "group" || a.name == toAnother && dst.kind == "group" {
 					continue
 				}
 				n++
@@ -193,6 +210,9 @@ func attackAll(t *testing.T, sh shape) {
 					s.play(testCase{id: id, action: a.name + ", " + w.name + ", " + dst.kind, run: func(s *scene) outcome {
 						r := w.guard.guardCounter(reason)
 						r.also = w.also
+						if strings.HasPrefix(reason, "out_") {
+							r = w.last.guardCounter(reason)
+						}
 						return drops(delivered, r, func(bool) bool { return p.passes(a.frame(s, w, dst.mac)) })
 					}})
 				})
