@@ -44,6 +44,9 @@ type closedWay struct {
 	from, to *workload
 	path     path
 	hop      net.HardwareAddr // the sender's gateway
+	// lan: the sender is a host of the LAN beyond the uplink, who asks no gateway of ours. Its
+	// node stands for the receiver's, which is the first that it meets.
+	lan bool
 }
 
 // unicast is a packet to the receiver, sent there directly.
@@ -172,13 +175,15 @@ func (tr try) play(w *closedWay) outcome {
 }
 
 // TestClosedWorkloads is the toggle's matrix: what a workload sends on its own, to one of the
-// same node and to one of another, with the toggle off, and on for the control.
+// same node and to one of another, and what a host of the LAN sends that has an address of the
+// subnet; with the toggle off, and on for the control.
 func TestClosedWorkloads(t *testing.T) {
 	labtest.RequireRoot(t)
 	for _, sh := range []shape{singleUplinked(), ownGateways, sharedGateway} {
 		t.Run(sh.name, func(t *testing.T) {
 			t.Parallel()
-			s := newScene(t, sh, false)
+			const lan = "lan"
+			s := newSceneOn(t, sh, false, lab.Seed(2).With(lab.Machine{Name: lan, NICs: []lab.NIC{{Name: "eth2", Switch: "flat"}}}))
 			// The daemons would mend what the controls damage.
 			for _, n := range s.nodes() {
 				if n.dhcpd != nil {
@@ -188,6 +193,12 @@ func TestClosedWorkloads(t *testing.T) {
 					n.dhcpd = nil
 				}
 			}
+			eth2 := s.tap(s.lab.Host(lan), "eth2")
+			stranger := &workload{n: s.compute1, name: lan, addr: netip.MustParseAddr("10.0.0.240"), mac: eth2.MAC()}
+			fromLAN := path{s: s, from: eth2, to: s.tap(s.vm1, "eth0"), marker: func() []byte {
+				m, _ := lab.Marker(stranger.endpoint(), s.vm1.endpoint())
+				return m
+			}}
 			ways := []*closedWay{
 				{name: "same node", from: s.vm2, to: s.vm1, path: s.pathTo(s.vm2, s.vm1)},
 				{name: "node to node", from: s.vm3, to: s.vm1, path: s.pathTo(s.vm3, s.vm1)},
@@ -195,10 +206,14 @@ func TestClosedWorkloads(t *testing.T) {
 			for _, w := range ways {
 				w.s, w.hop = s, w.from.hop()
 			}
+			ways = append(ways, &closedWay{s: s, name: "from the LAN", from: stranger, to: s.vm1, path: fromLAN, lan: true})
 			for _, open := range []bool{false, true} {
 				s.toggle(open)
 				for i, tr := range tries {
 					for _, w := range ways {
+						if w.lan && tr.name == byGateway {
+							continue
+						}
 						t.Run(fmt.Sprintf("sameNet=%t/%s/%s", open, tr.name, w.name), func(t *testing.T) {
 							outer := s.t
 							s.t = t

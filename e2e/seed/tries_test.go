@@ -44,6 +44,8 @@ func (n *node) first(chain, text string) rule {
 		remove: func() { n.run("iptables", "-D", chain, "1") }}
 }
 
+const byGateway = "by way of the gateway's MAC (hairpin)"
+
 var group = net.HardwareAddr{1, 0, 0x5e, 0, 0, 0xfb}
 
 // tries are those of the toggle: nothing of them reaches a workload whose toggle is off.
@@ -68,7 +70,7 @@ var tries = []try{
 		two := lab.Fragments(packet, 32, w.s.flows)
 		return w.unicast(two[1], two[0])
 	}},
-	{name: "by way of the gateway's MAC (hairpin)", by: fallback, opened: returned, frames: func(w *closedWay, tag string) [][]byte {
+	{name: byGateway, by: fallback, opened: returned, frames: func(w *closedWay, tag string) [][]byte {
 		return w.frames(w.hop, w.udp(w.port(), 9, w.to.addr, tag))
 	}},
 	{name: "forged UDP answer, from port 53", by: fallback, frames: func(w *closedWay, tag string) [][]byte {
@@ -99,7 +101,7 @@ var tries = []try{
 	{name: "the receiver's address in a multicast frame", by: toClosed, frames: func(w *closedWay, tag string) [][]byte {
 		return w.frames(group, w.udp(w.port(), 9, w.to.addr, tag))
 	}},
-	{name: "IPv6, to all nodes", by: noIPv6, opened: noIPv6, frames: func(w *closedWay, tag string) [][]byte {
+	{name: "IPv6, to all nodes", by: noIPv6ToAll, opened: noIPv6, frames: func(w *closedWay, tag string) [][]byte {
 		return [][]byte{ipv6(net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}, w.from.mac, "ff02::1", tag)}
 	}},
 	{name: "IPv6, to a link-local address", by: noIPv6, opened: noIPv6, frames: func(w *closedWay, tag string) [][]byte {
@@ -124,9 +126,20 @@ func returned(w *closedWay) rule {
 }
 
 func noIPv6(w *closedWay) rule {
+	if w.lan {
+		return w.to.n.guardCounter("out_ethertype")
+	}
 	r := w.from.n.guardCounter("in_ethertype")
 	r.also = w.otherNode()
 	return r
+}
+
+// noIPv6ToAll: what is to all a closed port does not get, whatever it is.
+func noIPv6ToAll(w *closedWay) rule {
+	if w.lan {
+		return toClosed(w)
+	}
+	return noIPv6(w)
 }
 
 // ipv6 is a packet of no next header, which nobody answers.
