@@ -59,7 +59,8 @@ func TestTour(t *testing.T) {
 	list("controller-nat", s.controller, "iptables -t nat -S")
 	list("compute-addresses", s.compute1, "ip address", promiscuity)
 	list("compute-bridge", s.compute1, "bridge link")
-	list("compute-filter", s.compute1, "iptables -S", "nft list ruleset")
+	list("compute-filter", s.compute1, "iptables -S", "iptables -t nat -S", "nft list tables")
+	list("compute-hosts", s.compute1, "flatctl reservations -o dnsmasq")
 	list("compute-routes", s.compute1, "busybox route -n")
 	list("compute-configuration", s.compute1, "cat "+lab.ConflistPath(network))
 
