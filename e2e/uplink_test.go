@@ -278,6 +278,61 @@ ip -6 route add 2001:db8:5::/48 via 2001:db8::1 dev eth2`)
 	}
 }
 
+// What an ADD that was killed has left of a move the daemon finishes when it starts, on a
+// node that is a gateway: nobody need attach anything.
+func TestDaemonFinishesAMoveThatDied(t *testing.T) {
+	_, nodes := uplinked(t, 1, keys{"isGateway": true})
+	n := nodes[0]
+	n.run("ip", "address", "add", "172.30.0.5/24", "dev", "eth2")
+	n.run("ip", "route", "add", "10.50.0.0/16", "via", "172.30.0.1", "dev", "eth2")
+	c := n.container("w")
+	w := &workload{Container: c, n: n, ifName: "eth0"}
+	const file = "/run/lab/steps"
+	if out, err := n.armed("ADD", c, "trace:"+file); err != nil {
+		t.Fatalf("ADD: %v, %s", err, out)
+	}
+	var moves []string
+	for step := range strings.Lines(n.run("cat", file)) {
+		if strings.HasPrefix(step, "UPLINK/") {
+			moves = append(moves, strings.TrimSpace(step))
+		}
+	}
+	w.del()
+	n.run("flatctl", "uplink", "restore", network)
+	n.run("sh", "-c", "ip link del br100; rm -f /run/flatdhcp/uplink/*")
+	where := func() string {
+		return linesOf(n.run("ip", "-o", "-4", "address", "show"), "172.30.0.5") + linesOf(n.run("ip", "route", "show"), "10.50.0.0/16")
+	}
+	before := where()
+	moved := func() bool {
+		got := where()
+		return strings.Count(got, "\n") == 2 && strings.Count(got, "br100") >= 2 && !strings.Contains(got, "eth2")
+	}
+	for _, step := range []string{moves[0], moves[len(moves)/2]} {
+		t.Run("killed at "+step, func(t *testing.T) {
+			n.kill("ADD", c, step+"/after/kill", "")
+			if moved() {
+				t.Fatalf("the control: the move was over at %s", step)
+			}
+			d := n.daemon()
+			n.eventually("the daemon to finish the move", moved)
+			if out := n.link("eth2"); !strings.Contains(out, "master br100") {
+				t.Errorf("eth2: %s", out)
+			}
+			n.attachTo(c, lab.CNIOptions{}).checked()
+			w.del()
+			if err := d.Stop(); err != nil {
+				t.Error(err)
+			}
+			n.run("flatctl", "uplink", "restore", network)
+			if got := where(); got != before {
+				t.Errorf("after the restore there is\n%s\nwant\n%s", got, before)
+			}
+			n.run("sh", "-c", "ip link del br100; rm -f /run/flatdhcp/uplink/*")
+		})
+	}
+}
+
 // foreign gives the foreign host addresses on the flat segment.
 func foreign(t *testing.T, l *lab.Lab, addrs ...string) *node {
 	t.Helper()
