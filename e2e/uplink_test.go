@@ -466,6 +466,33 @@ func TestOwnAddressOfAForeignHostIsRefused(t *testing.T) {
 	}
 }
 
+// So does the daemon, which brings a gateway's side up without any workload: it says who has
+// the address, leaves the card alone, and comes up once the other has gone.
+func TestDaemonLeavesAForeignHostItsAddress(t *testing.T) {
+	t.Parallel() // the daemon tries again after ten seconds
+	n, stranger := withStranger(t, keys{"isGateway": true}, "10.0.0.1")
+	n.apply(nil) // the record alone: there is no bridge
+	before := n.state()
+	d := n.daemon()
+	line, _, err := d.WaitLine(n.within(), 0, "a foreign host beyond the uplink has the node's own address")
+	if err != nil || !strings.Contains(line, "10.0.0.1") || !strings.Contains(line, "52:54:00:00:04:01") {
+		t.Errorf("the daemon says %q, %v; want who has 10.0.0.1", line, err)
+	}
+	after := n.state()
+	for _, section := range []string{"links", "addresses", "routes"} {
+		if before.Section(section) != after.Section(section) {
+			t.Errorf("%s are not as before:\n%s", section, after.Section(section))
+		}
+	}
+	stranger.run("ip", "address", "flush", "dev", "eth2")
+	if _, _, err := d.WaitLine(n.within(), 0, "DHCP, static leases only on "); err != nil {
+		t.Errorf("once nobody has the address: %v", err)
+	}
+	if out := n.run("ip", "-o", "-4", "address", "show", "dev", "br100"); !strings.Contains(out, "10.0.0.1/24") {
+		t.Errorf("br100: %s", out)
+	}
+}
+
 // What somebody does to an uplink CHECK names, and the next ADD mends, as far as it can.
 func TestDamagedUplinksAreNamedAndMended(t *testing.T) {
 	_, nodes := uplinked(t, 1, nil)
