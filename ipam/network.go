@@ -3,6 +3,7 @@ package ipam
 import (
 	"encoding"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -188,6 +189,15 @@ type Rule struct {
 	Protocol string         `json:"protocol"` // tcp, udp, sctp, icmp or any
 	Ports    []PortRange    `json:"ports,omitempty"`
 	From     []netip.Prefix `json:"from,omitempty"`
+}
+
+// Allows says whether the rule, as one of ingress, is met by what comes from an address: by
+// IP protocol number, to a port. A protocol without ports has port 0.
+func (r Rule) Allows(from netip.Addr, protocol uint8, port uint16) bool {
+	numbers := map[string]uint8{"icmp": 1, "tcp": 6, "udp": 17, "sctp": 132}
+	return (r.Protocol == "any" || numbers[r.Protocol] == protocol) &&
+		(len(r.From) == 0 || slices.ContainsFunc(r.From, func(p netip.Prefix) bool { return p.Contains(from) })) &&
+		(len(r.Ports) == 0 || slices.ContainsFunc(r.Ports, func(p PortRange) bool { return p.First <= port && port <= p.Last }))
 }
 
 // PortRange is an inclusive range of transport ports; First == Last is one port.

@@ -32,6 +32,7 @@ func clusters() []shape {
 type pods struct {
 	*scene
 	client, near, far *workload
+	echo              *workload // on compute-1, says back what it is told
 	services          map[string]service
 
 	// The addresses from which compute-1 and compute-2 speak to pods: their gateways', or
@@ -56,6 +57,8 @@ func newPods(t *testing.T, sh shape, open bool) *pods {
 	p.client = p.compute1.attach("client", hostPort)
 	p.near = p.compute1.attach("near", lab.CNIOptions{CapArgs: `{"portMappings": [{"hostPort": 8081, "containerPort": 80, "protocol": "tcp"}]}`})
 	p.far = p.compute2.attach("far", hostPort)
+	p.echo = p.compute1.attach("echo", lab.CNIOptions{})
+	p.echoes(p.echo, 80)
 	address := func(last int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf("172.20.0.%d", last)) }
 	list := []service{
 		{"near", address(10), 30080, false, []*workload{p.near}},
@@ -63,6 +66,7 @@ func newPods(t *testing.T, sh shape, open bool) *pods {
 		{"own", address(12), 0, false, []*workload{p.client}},
 		{"both", address(13), 0, false, []*workload{p.near, p.far}},
 		{"kept", address(14), 30084, true, []*workload{p.far}},
+		{"echo", address(15), 0, false, []*workload{p.echo}},
 	}
 	p.services = map[string]service{}
 	for _, v := range list {
@@ -159,7 +163,25 @@ func (p *pods) cases() []testCase {
 		{id: "S22", action: "S04 without gatewayAddresses", run: p.without(p.compute2, keys{"gatewayAddresses": nil}, p.client, far.at(), p.far, p.firstNode)},
 		{id: "S23", action: "S04 with ipMasq false", run: p.without(p.compute1, keys{"ipMasq": false}, p.client, far.at(), p.far, p.client.addr)},
 		{id: "S26", action: "S01 once kube-proxy has put its rules first", run: p.kubeProxyFirst},
+		{id: "S27", action: "a connection by a ClusterIP, flatctl apply on all nodes", run: p.kept},
 	}
+}
+
+// kept: what a node has redirected stays, on the pod's node and on the client's.
+func (p *pods) kept(s *scene) outcome {
+	s.t.Helper()
+	at := p.services["echo"].at()
+	streams := []*stream{s.stream("a pod, by ClusterIP", p.client, nil, at), s.stream("a pod of another node, by ClusterIP", p.far, nil, at)}
+	for _, f := range streams {
+		s.goesOn(f)
+	}
+	for _, n := range s.nodes() {
+		n.run("flatctl", "apply", lab.ConflistPath(network))
+	}
+	for _, f := range streams {
+		s.goesOn(f)
+	}
+	return outcome{expected: "goes on", observed: "goes on", decided: "conntrack entries of what is published stay"}
 }
 
 // kubeProxyFirst: kube-proxy has come after the pods, as when it is installed later.

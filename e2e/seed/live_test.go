@@ -45,7 +45,6 @@ func (s *scene) echoes(in opener, port uint16) {
 type stream struct {
 	name   string
 	sender *node // where what the client sends meets FLAT-MIDSTREAM first
-	to     *workload
 
 	mu       sync.Mutex
 	answered int
@@ -57,13 +56,13 @@ type stream struct {
 const streamEvery = 10 * time.Millisecond
 
 // stream begins one, which goes on until the test ends.
-func (s *scene) stream(name string, from opener, sender *node, to *workload) *stream {
+func (s *scene) stream(name string, from opener, sender *node, to netip.AddrPort) *stream {
 	s.t.Helper()
-	c, err := dial(s.within(), from, netip.AddrPortFrom(to.addr, 7))
+	c, err := dial(s.within(), from, to)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	f := &stream{name: name, sender: sender, to: to}
+	f := &stream{name: name, sender: sender}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	s.t.Cleanup(func() { cancel(); _ = c.Close(); running.Wait() })
@@ -215,9 +214,10 @@ func TestToggleOnALiveNetwork(t *testing.T) {
 func (s *scene) live(by change) {
 	s.t.Helper()
 	s.echoes(s.vm1, 7)
-	near := s.stream("TCP, same node", s.vm2, s.compute1, s.vm1)
-	far := s.stream("TCP, from another node", s.vm3, s.compute2, s.vm1)
-	own := s.stream("TCP, from the gateway", s.gatewayNode(), nil, s.vm1)
+	echo := netip.AddrPortFrom(s.vm1.addr, 7)
+	near := s.stream("TCP, same node", s.vm2, s.compute1, echo)
+	far := s.stream("TCP, from another node", s.vm3, s.compute1, echo)
+	own := s.stream("TCP, from the gateway", s.gatewayNode(), nil, echo)
 	flows := []*stream{near, far, own}
 	pings := map[string]*lab.Process{}
 	for name, w := range map[string]*workload{"ping, same node": s.vm2, "ping, from another node": s.vm3} {
@@ -299,6 +299,6 @@ func (s *scene) live(by change) {
 	_, _, err := own.state()
 	record("W04", "closing and opening: "+own.name, "goes on", word(err == nil, "goes on", fmt.Sprint(err)), s.vm1.established().name)
 	for name, w := range map[string]*workload{"same node": s.vm2, "from another node": s.vm3} {
-		s.goesOn(s.stream("a new connection, "+name, w, nil, s.vm1))
+		s.goesOn(s.stream("a new connection, "+name, w, nil, echo))
 	}
 }

@@ -30,6 +30,7 @@ func TestWhatAClosedWorkloadGets(t *testing.T) {
 				{id: "V01", action: "ping of a neighbour, ingress for icmp", run: func(*scene) outcome { return near.ingress() }},
 				{id: "V02", action: "ping of another node's workload, ingress for icmp", run: func(*scene) outcome { return far.ingress() }},
 				{id: "V03", action: "answer of another node's workload, whose ingress allows it", run: (*scene).answer},
+				{id: "V07", action: "a connection that ingress allows, flatctl apply on all nodes", run: (*scene).kept},
 				{id: "V04", action: "UDP answer to what it sent to a closed neighbour", run: func(*scene) outcome { return near.datagramBack() }},
 				{id: "V05", action: "UDP answer to what it sent to another node's closed workload", run: func(*scene) outcome { return far.datagramBack() }},
 				{id: "V06", action: "a neighbour by a proxy on the gateway's host", run: (*scene).proxy},
@@ -71,6 +72,27 @@ func (s *scene) answer() outcome {
 	s.compute2.apply(keys{"ingress": []keys{{"protocol": "tcp", "ports": "80", "from": []string{"10.0.0.0/24"}}}})
 	defer s.compute2.apply(keys{"ingress": nil})
 	return s.reaches(s.vm1, netip.AddrPortFrom(s.vm3.addr, 80), s.vm1.addr, s.vm1.established())
+}
+
+// kept: rules are put in force anew, which cuts what the toggle forbids and nothing else.
+func (s *scene) kept() outcome {
+	s.t.Helper()
+	const port = 7
+	s.echoes(s.vm1, port)
+	s.compute1.apply(keys{"ingress": []keys{{"protocol": "tcp", "ports": "7", "from": []string{"10.0.0.0/24"}}}})
+	defer s.compute1.apply(keys{"ingress": nil})
+	echo := netip.AddrPortFrom(s.vm1.addr, port)
+	streams := []*stream{s.stream("TCP, same node", s.vm2, nil, echo), s.stream("TCP, from another node", s.vm3, nil, echo)}
+	for _, f := range streams {
+		s.goesOn(f)
+	}
+	for _, n := range s.nodes() {
+		n.run("flatctl", "apply", lab.ConflistPath(network))
+	}
+	for _, f := range streams {
+		s.goesOn(f)
+	}
+	return outcome{expected: "goes on", observed: "goes on", decided: "conntrack entries of what ingress allows stay"}
 }
 
 // datagramBack: the receiver first sends a datagram to the sender, whose toggle is off, too.

@@ -88,7 +88,20 @@ func cut(ctx context.Context, network ipam.Network, rows []ipam.Reservation) (in
 	if err != nil {
 		return 0, err
 	}
-	return link.FlushConntrackAmong(ctx, closed, network.Pool.Subnet, append(Gateways(network), own...))
+	return link.FlushConntrackAmong(ctx, closed, network.Pool.Subnet, append(Gateways(network), own...),
+		func(c link.Connection) bool { return staysAllowed(network, closed, c) })
+}
+
+// staysAllowed says whether a connection between a closed workload and a neighbour is one
+// that the chain of whom it reached lets begin, as filter plans it. Where that is no closed
+// one of this node, a closed one has begun it, and the other's node judges.
+func staysAllowed(network ipam.Network, closed []netip.Addr, c link.Connection) bool {
+	if !slices.Contains(closed, c.To) {
+		return true
+	}
+	return c.Redirected && network.Bridge.Published || slices.ContainsFunc(network.Bridge.Ingress, func(r ipam.Rule) bool {
+		return r.Allows(c.From, c.Protocol, c.Port)
+	})
 }
 
 // view is the node as the stores of the data directory and its ports have it.

@@ -3,6 +3,7 @@ package link
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -88,10 +89,19 @@ func walkFlowsOf(ctx context.Context, addr netip.Addr) error {
 	return err
 }
 
+// Connection is what of an entry decides whether it is allowed.
+type Connection struct {
+	From, To   netip.Addr // who began it, whom it reached
+	Protocol   uint8      // of IP
+	Port       uint16     // To's; 0 where the protocol has none
+	Redirected bool       // by DNAT, on this node
+}
+
 // FlushConntrackAmong deletes the entries between any of addrs and other addresses of
 // their subnet, those of except (the gateways, the node) aside: what a closed toggle no longer
-// allows. It returns how many there were. The table is walked once.
-func FlushConntrackAmong(ctx context.Context, addrs []netip.Addr, subnet netip.Prefix, except []netip.Addr) (int, error) {
+// allows. Those that stay allowed it leaves: who would see their next packet takes it for no
+// connection's. It returns how many it has deleted. The table is walked once.
+func FlushConntrackAmong(ctx context.Context, addrs []netip.Addr, subnet netip.Prefix, except []netip.Addr, allowed func(Connection) bool) (int, error) {
 	ours := map[netip.Addr]bool{}
 	for _, a := range addrs {
 		ours[a] = true
@@ -101,7 +111,7 @@ func FlushConntrackAmong(ctx context.Context, addrs []netip.Addr, subnet netip.P
 			if ours[a] && slices.ContainsFunc(f.ends[:], func(b netip.Addr) bool {
 				return a != b && subnet.Contains(b) && !slices.Contains(except, b)
 			}) {
-				return true
+				return !allowed(f.connection())
 			}
 		}
 		return false
@@ -116,8 +126,14 @@ func FlushConntrackAmong(ctx context.Context, addrs []netip.Addr, subnet netip.P
 // original and of the reply direction, which differ by translation) and the
 // attributes that name it to the kernel.
 type flow struct {
-	ends  [4]netip.Addr
-	attrs []byte
+	ends     [4]netip.Addr
+	protocol uint8
+	port     uint16 // from which the reply comes
+	attrs    []byte
+}
+
+func (f flow) connection() Connection {
+	return Connection{From: f.ends[0], To: f.ends[2], Protocol: f.protocol, Port: f.port, Redirected: f.ends[1] != f.ends[2]}
 }
 
 // flushFlows deletes the flows that match, all of which have one of addrs.
@@ -209,11 +225,29 @@ func parseFlow(msg []byte) (flow, error) {
 		case nl.CTA_TUPLE_ORIG:
 			return parseTuple(v, f.ends[:2])
 		case nl.CTA_TUPLE_REPLY:
-			return parseTuple(v, f.ends[2:])
+			return errors.Join(parseTuple(v, f.ends[2:]), parseProtocol(v, &f))
 		}
 		return nil
 	})
 	return f, err
+}
+
+// parseProtocol reads the protocol, and the source port if it has any, of one direction.
+func parseProtocol(b []byte, f *flow) error {
+	return eachAttr(b, func(kind uint16, v []byte) error {
+		if kind != nl.CTA_TUPLE_PROTO {
+			return nil
+		}
+		return eachAttr(v, func(kind uint16, v []byte) error {
+			switch {
+			case kind == nl.CTA_PROTO_NUM && len(v) >= 1:
+				f.protocol = v[0]
+			case kind == nl.CTA_PROTO_SRC_PORT && len(v) >= 2:
+				f.port = binary.BigEndian.Uint16(v)
+			}
+			return nil
+		})
+	})
 }
 
 // parseTuple reads source and destination of one direction into ends.

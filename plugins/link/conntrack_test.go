@@ -121,9 +121,32 @@ func TestFlushConntrack(t *testing.T) {
 		}
 	}
 
+	none := func(Connection) bool { return false }
+	t.Run("but those that stay allowed", func(t *testing.T) {
+		fill(t)
+		var asked []string
+		n, err := FlushConntrackAmong(ctx, []netip.Addr{a.addr.Addr()}, a.addr.Masked(), []netip.Addr{gateway.Addr()}, func(c Connection) bool {
+			asked = append(asked, fmt.Sprintf("%s>%s protocol %d, port %t, redirected %t", c.From, c.To, c.Protocol, c.Port != 0, c.Redirected))
+			return c.To == a.addr.Addr() && !c.Redirected
+		})
+		ok(t, err)
+		slices.Sort(asked)
+		want := []string{
+			"10.0.0.2>10.0.0.3 protocol 17, port true, redirected false",
+			"10.0.0.3>10.0.0.2 protocol 17, port true, redirected false",
+			"10.0.0.3>10.0.0.2 protocol 17, port true, redirected true",
+		}
+		if d := cmp.Diff(want, asked); d != "" || n != 2 {
+			t.Errorf("%d deleted; asked for (-want +got):\n%s", n, d)
+		}
+		if left := flows(t); !slices.Contains(left, "10.0.0.3>10.0.0.2") || slices.Contains(left, "10.0.0.2>10.0.0.3") {
+			t.Errorf("flows left: %s", left)
+		}
+		ok(t, netlink.ConntrackTableFlush(netlink.ConntrackTable))
+	})
 	t.Run("between the workload and its neighbours", func(t *testing.T) {
 		fill(t)
-		n, err := FlushConntrackAmong(ctx, []netip.Addr{a.addr.Addr()}, a.addr.Masked(), []netip.Addr{gateway.Addr()})
+		n, err := FlushConntrackAmong(ctx, []netip.Addr{a.addr.Addr()}, a.addr.Masked(), []netip.Addr{gateway.Addr()}, none)
 		ok(t, err)
 		want := []string{
 			"10.0.0.1>10.0.0.2", "10.0.0.2>10.0.0.1",
@@ -139,7 +162,7 @@ func TestFlushConntrack(t *testing.T) {
 	t.Run("among all workloads", func(t *testing.T) {
 		fill(t)
 		all := []netip.Addr{a.addr.Addr(), b.addr.Addr(), c.addr.Addr()}
-		n, err := FlushConntrackAmong(ctx, all, a.addr.Masked(), []netip.Addr{gateway.Addr()})
+		n, err := FlushConntrackAmong(ctx, all, a.addr.Masked(), []netip.Addr{gateway.Addr()}, none)
 		ok(t, err)
 		want := []string{
 			"10.0.0.1>10.0.0.2", "10.0.0.2>10.0.0.1",
