@@ -185,14 +185,7 @@ func TestClosedWorkloads(t *testing.T) {
 			const lan = "lan"
 			s := newSceneOn(t, sh, false, lab.Seed(2).With(lab.Machine{Name: lan, NICs: []lab.NIC{{Name: "eth2", Switch: "flat"}}}))
 			// The daemons would mend what the controls damage.
-			for _, n := range s.nodes() {
-				if n.dhcpd != nil {
-					if err := n.dhcpd.Stop(); err != nil {
-						t.Fatal(err)
-					}
-					n.dhcpd = nil
-				}
-			}
+			s.stopDaemons()
 			eth2 := s.tap(s.lab.Host(lan), "eth2")
 			stranger := &workload{n: s.compute1, name: lan, addr: netip.MustParseAddr("10.0.0.240"), mac: eth2.MAC()}
 			fromLAN := path{s: s, from: eth2, to: s.tap(s.vm1, "eth0"), marker: func() []byte {
