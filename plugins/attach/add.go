@@ -193,7 +193,10 @@ func (v *adding) makeBridge(ctx context.Context) error {
 		v.node.Log.Info(change, "bridge", v.network.Bridge.Name)
 	}
 	v.made.Bridge = side.Bridge
-	return err
+	if err != nil {
+		return err
+	}
+	return v.refuseForeignMAC(ctx)
 }
 
 func (v *adding) removeBridge(ctx context.Context) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -80,6 +81,53 @@ func (v *adding) foreignOwner(ctx context.Context) (ipam.MAC, error) {
 		return ipam.MAC{}, err
 	}
 	return link.Probe(ctx, nic.Name, v.made.Row.Addr, probeTime)
+}
+
+// refuseForeignMAC refuses a MAC that was asked for and is a gateway's beyond the uplink, or
+// that of a host there which the node itself talks to. Pinned to the port it would cut this
+// node's other workloads off from the gateway, or the node from its router. The MACs of
+// further hosts are not known here, and a workload that moved here brings its own, which the
+// bridge may have learned at the uplink.
+func (v *adding) refuseForeignMAC(ctx context.Context) error {
+	row, b := v.made.Row, v.network.Bridge
+	if !row.MACRequested || b.FlatInterface == "" {
+		return nil
+	}
+	neighbours, err := link.NeighboursAt(ctx, b.Name, row.MAC)
+	if err != nil {
+		return err
+	}
+	for _, a := range neighbours {
+		// Else it may be the workload itself, elsewhere until now.
+		moves := slices.ContainsFunc(b.AllowedAddresses, func(o ipam.AllowedAddress) bool { return o.Addr == a })
+		if !moves && !v.network.Pool.MayGive(a) {
+			return foreignMACError(row.MAC, a, b.FlatInterface)
+		}
+	}
+	nic, err := uplink.Look(b.FlatInterface)
+	if err != nil || !nic.Carrier {
+		return err
+	}
+	for _, a := range Gateways(v.network) {
+		if here, err := link.HasAddress(ctx, a); err != nil || here {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		foreign, err := link.Probe(ctx, nic.Name, a, probeTime)
+		if err != nil {
+			return err
+		}
+		if foreign == row.MAC {
+			return foreignMACError(row.MAC, a, b.FlatInterface)
+		}
+	}
+	return nil
+}
+
+func foreignMACError(mac ipam.MAC, addr netip.Addr, nic string) error {
+	return fmt.Errorf("%w: MAC %s: %s beyond uplink %s has it: ask for another", ipam.ErrRefused, mac, addr, nic)
 }
 
 // askForOwn refuses to have an address on the bridge that a foreign host has. One that the
