@@ -53,3 +53,26 @@ func TestMACsOfHostsBeyondTheUplinkAreNoPods(t *testing.T) {
 		})
 	}
 }
+
+// A network that has workloads gets an uplink: nobody beyond it poses as one of them, also if
+// whoever applies that dies the moment that the card is a port.
+func TestLivingWorkloadsAreGuardedBeforeTheUplinkJoins(t *testing.T) {
+	n, _ := withStranger(t, keys{"isGateway": true})
+	delete(n.extra, "flatInterface")
+	n.configure(nil)
+	w := n.attach("w", lab.CNIOptions{})
+	n.configure(keys{"flatInterface": "eth2"})
+	for _, when := range []string{"before", "after"} {
+		if err := n.exec("env", "FLATDHCP_FAULT=UPLINK/eth2: join bridge br100/"+when+"/kill", "flatctl", "apply", lab.ConflistPath(network)); err == nil {
+			t.Fatalf("flatctl apply was not killed %s it put the card into the bridge: %s", when, n.link("eth2"))
+		}
+		if joined := strings.Contains(n.link("eth2"), "master br100"); joined != (when == "after") {
+			t.Fatalf("killed %s it put the card into the bridge: %s", when, n.link("eth2"))
+		}
+		for set, own := range map[string]string{"uplink_macs": w.mac.String(), "uplink_sources": w.addr.String()} {
+			if out := n.run("nft", "list", "set", "bridge", "flatdhcp", set); !strings.Contains(out, `"eth2" . `+own) {
+				t.Errorf("killed %s the card joined, set %s lacks %s: %s", when, set, own, out)
+			}
+		}
+	}
+}

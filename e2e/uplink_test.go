@@ -84,7 +84,7 @@ func TestWorkloadsOfTwoHostsMeetByTheirUplinks(t *testing.T) {
 	// A ping that is sent before is lost, and there is only one.
 	a.eventually("the carrier to come back", func() bool {
 		far, _, err := flat.Run(a.within(), "ip", "-details", "link", "show", "dev", "compute-1-eth2")
-		return err == nil && strings.Contains(string(far), "state forwarding") && strings.Contains(a.link("eth2"), "state forwarding")
+		return err == nil && strings.Contains(far, "state forwarding") && strings.Contains(a.link("eth2"), "state forwarding")
 	})
 	if !answered(a, wa.exec, wb.addr) {
 		t.Errorf("once the carrier is back %s does not reach %s", wa.addr, wb.addr)

@@ -97,14 +97,7 @@ func (n *Node) takeUplink(ctx context.Context, network ipam.Network, u uplink.Up
 	if on, err := link.MasterOf(ctx, u.NIC); err != nil {
 		return err
 	} else if on != u.Bridge {
-		err := n.underFilterLock(ctx, func() error {
-			segment, err := Segment(ctx, network)
-			if err != nil {
-				return err
-			}
-			return guard.AttachUplink(ctx, segment)
-		})
-		if err != nil {
+		if err := n.underFilterLock(ctx, func() error { return n.guardUplink(ctx, network) }); err != nil {
 			return err
 		}
 	}
@@ -138,6 +131,24 @@ func (n *Node) takeUplink(ctx context.Context, network ipam.Network, u uplink.Up
 	}
 	side.Notices = append(side.Notices, notices...)
 	return nil
+}
+
+// guardUplink lets the guard know what may cross the uplink, and in whose name nothing may
+// enter: workloads that were attached without it are now to be guarded there as well.
+func (n *Node) guardUplink(ctx context.Context, network ipam.Network) error {
+	segment, err := Segment(ctx, network)
+	if err != nil {
+		return err
+	}
+	if err := guard.AttachUplink(ctx, segment); err != nil {
+		return err
+	}
+	v, err := n.look(ctx, network.Name)
+	if err != nil || len(v.living[network.Name]) == 0 || v.network(network.Name).Bridge.FlatInterface != network.Bridge.FlatInterface {
+		return err
+	}
+	_, err = v.applyGuard(ctx)
+	return err
 }
 
 // returnUplink gives a NIC back all that it had.
