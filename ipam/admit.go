@@ -72,6 +72,16 @@ func (t *txn) admitMAC(mac MAC, w Workload) error {
 	return nil
 }
 
+// admitTenantMAC says why a tenant may not ask for a MAC: one that names an address out of
+// this node's range may be a workload's on another node of the segment, which this node's own
+// would reach no more. The operator and `flatctl reserve` may give it.
+func (t *txn) admitTenantMAC(mac MAC, w Workload) error {
+	if a, ok := t.net.Pool.derivesFrom(mac); ok && w.Namespace != "" && !t.net.Pool.gives(a) {
+		return refused("MAC %s names address %s, which is not this node's to give: another node's workload may have it", mac, a)
+	}
+	return nil
+}
+
 // keptFor says for whom a released address is kept, if w may not ask for it
 // meanwhile; empty if it may. A namespace's workloads may ask for each other's, since
 // pods are replaced by others of another name, and the operator for all.

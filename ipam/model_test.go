@@ -106,6 +106,17 @@ func (n *modelNet) claimOf(w Workload) (netip.Addr, past, bool) {
 	return netip.Addr{}, past{}, false
 }
 
+// foreign reports whether the MAC names an address that another node may give, so that a
+// tenant's workload may not ask for it.
+func (n *modelNet) foreign(mac MAC, w Workload) bool {
+	for a := n.net.Pool.Subnet.Addr(); w.Namespace != "" && n.net.Pool.Subnet.Contains(a); a = a.Next() {
+		if n.derive(a) == mac {
+			return !n.gives(a)
+		}
+	}
+	return false
+}
+
 // macTaken reports whether any row but w's own, or any gateway, has the MAC.
 func (m *model) macTaken(n *modelNet, mac MAC, w Workload) bool {
 	for _, o := range m.nets {
@@ -197,7 +208,7 @@ func (m *model) choose(n *modelNet, derived bool) (netip.Addr, error) {
 }
 
 func (m *model) place(n *modelNet, r Reservation, want wish, g *Grant) error {
-	if !want.mac.IsZero() && m.macRefused(n, want.mac, r.Workload) {
+	if !want.mac.IsZero() && (m.macRefused(n, want.mac, r.Workload) || !r.Admin && n.foreign(want.mac, r.Workload)) {
 		return ErrRefused
 	}
 	if kept, was, ok := n.claimOf(r.Workload); ok {
@@ -314,7 +325,7 @@ func (m *model) reserve(n *modelNet, req Request) (g Grant, err error) {
 			wish{req.Addr, req.MAC, req.Hostname, req.HostnameHint}, &g)
 	}
 	if !req.MAC.IsZero() && req.MAC != r.MAC {
-		if m.macRefused(n, req.MAC, req.Workload) {
+		if m.macRefused(n, req.MAC, req.Workload) || n.foreign(req.MAC, req.Workload) {
 			return g, ErrRefused
 		}
 		r.PreviousMAC, r.MAC, r.MACRequested = r.MAC, req.MAC, req.MAC != n.derive(r.Addr)

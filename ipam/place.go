@@ -22,6 +22,11 @@ func (t *txn) place(r Reservation, want wish, g *Grant) error {
 		if err := t.admitMAC(want.mac, r.Workload); err != nil {
 			return err
 		}
+		if !r.Admin {
+			if err := t.admitTenantMAC(want.mac, r.Workload); err != nil {
+				return err
+			}
+		}
 	}
 	kept, was, claims, err := t.claim(r.Workload)
 	if err != nil {

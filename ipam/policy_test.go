@@ -175,6 +175,27 @@ func TestRequestedAddress(t *testing.T) {
 	})
 }
 
+// On another node of the segment it may be a workload's.
+func TestMACOfAnotherNodesAddressIsNoTenants(t *testing.T) {
+	for namespace, want := range map[string]string{
+		"default": "request refused: MAC fa:16:3e:00:00:05 names address 10.0.0.5, which is not this node's to give: another node's workload may have it",
+		"":        "", // the operator knows
+	} {
+		t.Run("by "+namespace, func(t *testing.T) {
+			s, _ := policyStore(t) // gives 10.0.0.2 and 10.0.0.3
+			req := request("w", "w")
+			req.Workload.Namespace, req.MAC = namespace, MAC{0xfa, 0x16, 0x3e, 0, 0, 5}
+			g, err := s.Reserve(context.Background(), nil, req)
+			switch {
+			case want == "" && (err != nil || g.MAC != req.MAC):
+				t.Errorf("got %s, %v", g.MAC, err)
+			case want != "" && (!errors.Is(err, ErrRefused) || !strings.HasSuffix(err.Error(), want)):
+				t.Errorf("err = %v\nwant %s", err, want)
+			}
+		})
+	}
+}
+
 // What is kept for a workload is nobody's in another namespace to ask for, neither by
 // address nor by the MAC that names it.
 func TestRequestForWhatIsKeptForAnotherNamespace(t *testing.T) {

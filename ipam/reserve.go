@@ -236,6 +236,9 @@ func (t *txn) attach(row Reservation, req Request, g *Grant) error {
 		if err := t.admitMAC(req.MAC, req.Workload); err != nil {
 			return err
 		}
+		if err := t.admitTenantMAC(req.MAC, req.Workload); err != nil {
+			return err
+		}
 		r.MAC, r.PreviousMAC = req.MAC, row.MAC
 		r.MACRequested = req.MAC != DeriveMAC(t.net.Pool.MACPrefix, r.Addr)
 	}

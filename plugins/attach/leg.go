@@ -37,12 +37,15 @@ func (n *Node) bringUpLeg(ctx context.Context, network ipam.Network, bridge ipam
 		return err
 	}
 	spec := legSpec(network, bridge, side.Bridge.MTU)
-	if side.LegMade, err = link.EnsureLeg(ctx, spec); err != nil || !side.LegMade {
+	if side.LegMade, err = link.EnsureLeg(ctx, spec); err != nil {
 		return err
 	}
-	side.Changes = append(side.Changes, fmt.Sprintf("bridge %s has shared gateway %s at MAC %s now, by leg %s", spec.Bridge, spec.Addr, spec.MAC, link.LegName(spec.Bridge)))
-	// Or the first workload's first question would be lost, which costs it a second.
-	if _, err := link.WaitLeg(ctx, spec.Bridge, forwardingWait); err != nil {
+	if side.LegMade {
+		side.Changes = append(side.Changes, fmt.Sprintf("bridge %s has shared gateway %s at MAC %s now, by leg %s", spec.Bridge, spec.Addr, spec.MAC, link.LegName(spec.Bridge)))
+	}
+	// Or the first workload's first question would be lost, which costs it a second. One that
+	// is not new may have been raised by an ADD that was killed a moment ago.
+	if _, err := link.WaitLeg(ctx, spec.Bridge, forwardingWait); err != nil || !side.LegMade {
 		return err
 	}
 	// The uplink keeps it on this node.
