@@ -79,14 +79,14 @@ func TestRawClient(t *testing.T) {
 	t.Parallel()
 	const ack, nak = dhcpv4.MessageTypeAck, dhcpv4.MessageTypeNak
 	moved := netip.MustParseAddr("10.0.0.44")
-	for name, script := range map[string]func(n *node, c *rawClient, d *daemon){
-		"first lease": func(*node, *rawClient, *daemon) {},
-		"renewal": func(_ *node, c *rawClient, _ *daemon) {
+	for name, script := range map[string]func(t *testing.T, n *node, c *rawClient, d *daemon){
+		"first lease": func(*testing.T, *node, *rawClient, *daemon) {},
+		"renewal": func(_ *testing.T, _ *node, c *rawClient, _ *daemon) {
 			c.renews(ack)
 			c.renews(ack)
 		},
-		"rebinding": func(_ *node, c *rawClient, _ *daemon) { c.rebinds(ack) },
-		"server restarted": func(n *node, c *rawClient, d *daemon) {
+		"rebinding": func(_ *testing.T, _ *node, c *rawClient, _ *daemon) { c.rebinds(ack) },
+		"server restarted": func(t *testing.T, n *node, c *rawClient, d *daemon) {
 			for _, next := range []func(dhcpv4.MessageType){c.renews, c.rebinds, c.reboots} {
 				d.stop(t)
 				d = n.start(t)
@@ -94,7 +94,7 @@ func TestRawClient(t *testing.T) {
 				next(ack)
 			}
 		},
-		"wrong address": func(n *node, c *rawClient, _ *daemon) {
+		"wrong address": func(t *testing.T, n *node, c *rawClient, _ *daemon) {
 			for _, next := range []func(dhcpv4.MessageType){c.renews, c.rebinds, c.reboots} {
 				n.release(t, "cirros")
 				n.reserve(t, "moved", known, moved)
@@ -110,7 +110,7 @@ func TestRawClient(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n, c, d := newRawClient(t)
 			c.selects(reserved)
-			script(n, c, d)
+			script(t, n, c, d)
 		})
 	}
 }
