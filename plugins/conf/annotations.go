@@ -39,15 +39,7 @@ func (o *object) readAnnotations(b *ipam.Bridge) error {
 		b.Annotations = defaultAnnotations()
 		return nil
 	}
-	items, err := o.list("annotations", `words such as "ip"`)
-	if err != nil {
-		return err
-	}
-	for _, item := range items {
-		word, err := item.text()
-		if err != nil {
-			return err
-		}
+	return o.eachText("annotations", `words such as "ip"`, func(item element, word string) error {
 		if slices.Contains(laterWords, word) {
 			return later(invalid(item.path, item.raw, "it is not supported by this version: take it out"))
 		}
@@ -57,8 +49,8 @@ func (o *object) readAnnotations(b *ipam.Bridge) error {
 		if !slices.Contains(b.Annotations, word) {
 			b.Annotations = append(b.Annotations, word)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // didYouMean names the word that was probably meant.

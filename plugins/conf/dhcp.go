@@ -51,15 +51,7 @@ func (o *object) readDHCP(b *ipam.Bridge) error {
 	if b.DHCP.RapidCommit, err = sub.boolean("rapidCommit", false); err != nil {
 		return err
 	}
-	relays, err := sub.list("relays", "IPv4 addresses")
-	if err != nil {
-		return err
-	}
-	for _, item := range relays {
-		s, err := item.text()
-		if err != nil {
-			return err
-		}
+	return sub.eachText("relays", "IPv4 addresses", func(item element, s string) error {
 		a, err := asAddr4(item.path, s)
 		if err != nil {
 			return err
@@ -71,6 +63,6 @@ func (o *object) readDHCP(b *ipam.Bridge) error {
 			return invalid(item.path, item.raw, "it is listed twice")
 		}
 		b.DHCP.Relays = append(b.DHCP.Relays, a)
-	}
-	return nil
+		return nil
+	})
 }

@@ -53,20 +53,15 @@ func (o *object) readDNS(b *ipam.Bridge) error {
 	if err := dns.checkKeys(dnsKeys); err != nil {
 		return err
 	}
-	servers, err := dns.list("nameservers", "addresses")
-	if err != nil {
-		return err
-	}
-	for _, item := range servers {
-		s, err := item.text()
-		if err != nil {
-			return err
-		}
+	if err := dns.eachText("nameservers", "addresses", func(item element, s string) error {
 		a, err := netip.ParseAddr(s)
 		if err != nil {
 			return invalid(item.path, item.raw, "a name server's address is wanted, such as \"10.0.0.1\"")
 		}
 		b.DNS.Nameservers = append(b.DNS.Nameservers, a)
+		return nil
+	}); err != nil {
+		return err
 	}
 	if b.DNS.Domain, err = dns.text("domain", ""); err != nil {
 		return err
@@ -74,19 +69,14 @@ func (o *object) readDNS(b *ipam.Bridge) error {
 	if b.DNS.Domain != "" && !isDomain(b.DNS.Domain) {
 		return dns.invalid("domain", "a DNS domain is wanted")
 	}
-	search, err := dns.list("search", "DNS domains")
-	if err != nil {
-		return err
-	}
-	for _, item := range search {
-		s, err := item.text()
-		if err != nil {
-			return err
-		}
+	if err := dns.eachText("search", "DNS domains", func(item element, s string) error {
 		if !isDomain(s) {
 			return invalid(item.path, item.raw, "a DNS domain is wanted")
 		}
 		b.DNS.Search = append(b.DNS.Search, s)
+		return nil
+	}); err != nil {
+		return err
 	}
 	if b.DNS.Options, err = dns.texts("options", "resolv.conf options"); err != nil {
 		return err
@@ -103,22 +93,14 @@ func (o *object) readResolver(b *ipam.Bridge) (err error) {
 	if b.DNS.Enabled && !b.IsGateway {
 		return o.invalid("enabled", "DNS is answered at the gateway address, which isGateway: false keeps off this node")
 	}
-	list, err := o.list("forwarders", "DNS servers")
-	if err != nil {
-		return err
-	}
-	for _, item := range list {
-		s, err := item.text()
-		if err != nil {
-			return err
-		}
+	return o.eachText("forwarders", "DNS servers", func(item element, s string) error {
 		server, err := parseServer(s)
 		if a := server.Addr(); err != nil || a.IsUnspecified() || a.IsMulticast() || server.Port() == 0 {
 			return invalid(item.path, item.raw, "a DNS server's address is wanted, such as \"9.9.9.9\", or with a port \"10.0.0.9:5353\"")
 		}
 		b.DNS.Forwarders = append(b.DNS.Forwarders, server)
-	}
-	return nil
+		return nil
+	})
 }
 
 // checkForwarders refuses a server that would ask itself.

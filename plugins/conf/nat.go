@@ -54,15 +54,7 @@ func (o *object) readNATAddress(n ipam.Network) error {
 }
 
 func (o *object) readNonMasquerade(b *ipam.Bridge) error {
-	items, err := o.list("nonMasqueradeCIDRs", "IPv4 networks")
-	if err != nil {
-		return err
-	}
-	for _, item := range items {
-		s, err := item.text()
-		if err != nil {
-			return err
-		}
+	return o.eachText("nonMasqueradeCIDRs", "IPv4 networks", func(item element, s string) error {
 		p, err := asPrefix4(item.path, s)
 		switch {
 		case err != nil:
@@ -73,6 +65,6 @@ func (o *object) readNonMasquerade(b *ipam.Bridge) error {
 			return invalid(item.path, item.raw, "it is listed twice")
 		}
 		b.NonMasqueradeCIDRs = append(b.NonMasqueradeCIDRs, p)
-	}
-	return nil
+		return nil
+	})
 }

@@ -154,48 +154,6 @@ func short(d time.Duration) string {
 	return s
 }
 
-// list reads a list of anything, each element with its path.
-func (o *object) list(key, of string) ([]element, error) {
-	raw, ok := o.raw(key)
-	if !ok {
-		return nil, nil
-	}
-	var items []json.RawMessage
-	if err := json.Unmarshal(raw, &items); err != nil {
-		return nil, o.invalid(key, "a list of %s is wanted", of)
-	}
-	out := make([]element, len(items))
-	for i, item := range items {
-		out[i] = element{path: o.at(key) + "[" + strconv.Itoa(i) + "]", raw: item}
-	}
-	return out, nil
-}
-
-// element is one value of a list and the path that leads to it.
-type element struct {
-	path string
-	raw  json.RawMessage
-}
-
-func (e element) text() (string, error) { return asText(e.path, e.raw) }
-
-// texts reads a list of strings.
-func (o *object) texts(key, of string) ([]string, error) {
-	items, err := o.list(key, of)
-	if err != nil {
-		return nil, err
-	}
-	var out []string
-	for _, item := range items {
-		s, err := item.text()
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, s)
-	}
-	return out, nil
-}
-
 // addr4 reads an IPv4 address; the zero address if the key is absent.
 func (o *object) addr4(key string) (netip.Addr, error) {
 	s, err := o.text(key, "")

@@ -88,15 +88,7 @@ func (o *object) readPool(p *ipam.Pool) error {
 // readExclude reads what is never given: "10.0.0.5", "10.0.0.16/28" or
 // "10.0.0.5-10.0.0.9".
 func (o *object) readExclude(p *ipam.Pool) error {
-	items, err := o.list("exclude", "addresses, networks or ranges")
-	if err != nil {
-		return err
-	}
-	for _, item := range items {
-		s, err := item.text()
-		if err != nil {
-			return err
-		}
+	if err := o.eachText("exclude", "addresses, networks or ranges", func(item element, s string) error {
 		r, err := asRange(item.path, s)
 		if err != nil {
 			return err
@@ -105,6 +97,9 @@ func (o *object) readExclude(p *ipam.Pool) error {
 			return invalid(item.path, item.raw, "it is not inside subnet %s", p.Subnet)
 		}
 		p.Exclude = append(p.Exclude, r)
+		return nil
+	}); err != nil {
+		return err
 	}
 	if !anyLeft(p) {
 		return o.invalid("exclude", "nothing of the range %s to %s is left to give", p.RangeStart, p.RangeEnd)
