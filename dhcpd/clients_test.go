@@ -63,6 +63,24 @@ func newRealClient(t testing.TB, ns *testnet.NS) *realClient {
 
 func (c *realClient) path(name string) string { return filepath.Join(c.dir, name) }
 
+// run has a client run in its namespace until the test ends; one that fails shows what it said.
+func (c *realClient) run(t testing.TB, name string, cmd *exec.Cmd) {
+	t.Helper()
+	log, err := os.Create(c.path(name + ".log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout, cmd.Stderr = log, log
+	c.ns.Start(t, cmd)
+	t.Cleanup(func() {
+		_ = log.Close()
+		if t.Failed() {
+			b, _ := os.ReadFile(log.Name())
+			t.Logf("%s said:\n%s", name, b)
+		}
+	})
+}
+
 func (c *realClient) said(t testing.TB) string {
 	t.Helper()
 	b, err := os.ReadFile(c.events)

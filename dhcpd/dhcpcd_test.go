@@ -29,19 +29,7 @@ func (c *realClient) dhcpcd(t testing.TB, args ...string) {
 		"--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", inside, "sh",
 		program, "-4", "-B", "-d", "-f", c.path("dhcpcd.conf"), "-c", c.path("script"),
 	}, append(args, "eth0")...)...)
-	log, err := os.Create(c.path("dhcpcd.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stdout, cmd.Stderr = log, log
-	c.ns.Start(t, cmd)
-	t.Cleanup(func() {
-		_ = log.Close()
-		if t.Failed() {
-			b, _ := os.ReadFile(log.Name())
-			t.Logf("dhcpcd said:\n%s", b)
-		}
-	})
+	c.run(t, "dhcpcd", cmd)
 }
 
 // TestDhcpcd has what the other clients' tests have, by the client's own clock: it takes

@@ -50,19 +50,7 @@ mount -t sysfs -o ro sysfs /sys
 wait`
 	cmd := exec.Command(unshare, "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", inside, "sh", c.dir, program)
 	cmd.Env = append(os.Environ(), "SYSTEMD_LOG_LEVEL=debug", "SYSTEMD_LOG_TARGET=console")
-	log, err := os.Create(c.path("networkd.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stdout, cmd.Stderr = log, log
-	c.ns.Start(t, cmd)
-	t.Cleanup(func() {
-		_ = log.Close()
-		if t.Failed() {
-			b, _ := os.ReadFile(log.Name())
-			t.Logf("systemd-networkd said:\n%s", b)
-		}
-	})
+	c.run(t, "systemd-networkd", cmd)
 	return w
 }
 
