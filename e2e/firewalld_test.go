@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/flatdhcp/flatdhcp/e2e/lab"
+	"github.com/flatdhcp/flatdhcp/e2e/lab/labtest"
 	"github.com/flatdhcp/flatdhcp/plugins/firewalld"
 )
 
@@ -80,7 +81,7 @@ func (n *node) zoneOf(ifName string, permanent ...string) string {
 }
 
 // connects reports whether somebody listens there, who may say nothing.
-func connects(n *node, from place, to netip.AddrPort) bool {
+func connects(n *node, from labtest.Place, to netip.AddrPort) bool {
 	return from.Do(func() error {
 		c, err := (&net.Dialer{}).DialContext(n.within(), "tcp4", to.String())
 		if err == nil {
@@ -91,7 +92,7 @@ func connects(n *node, from place, to netip.AddrPort) bool {
 }
 
 // lost fails the test if somebody is reached: firewalld rejects, so that it shows at once.
-func (n *node) lost(what string, from place, to netip.AddrPort) {
+func (n *node) lost(what string, from labtest.Place, to netip.AddrPort) {
 	n.t.Helper()
 	if source, err := ask(n.within(), from, to); err == nil {
 		n.t.Errorf("%s is connected, as %s", what, source)

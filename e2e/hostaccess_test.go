@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/flatdhcp/flatdhcp/e2e/lab"
+	"github.com/flatdhcp/flatdhcp/e2e/lab/labtest"
 )
 
 // wired joins a host to the node's bridge by a port that is no workload's: an uplink. The
@@ -27,27 +28,7 @@ func (n *node) wired(host *lab.Host, addr netip.Addr) {
 // echoes listens on a TCP port until the test ends, and sends back what comes.
 func (n *node) echoes(port uint16) {
 	n.t.Helper()
-	var l net.Listener
-	err := n.Do(func() (err error) {
-		l, err = net.Listen("tcp4", fmt.Sprintf(":%d", port))
-		return err
-	})
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	n.t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return // closed
-			}
-			go func() {
-				_, _ = io.Copy(c, c) // its end shows at the client
-				_ = c.Close()
-			}()
-		}
-	}()
+	labtest.Serve(n.t, n, fmt.Sprintf(":%d", port), labtest.Echo)
 }
 
 // session is a TCP connection on which somebody types without a pause.
@@ -58,7 +39,7 @@ type session struct {
 	err  error    // once done
 }
 
-func (n *node) session(from place, to netip.AddrPort) *session {
+func (n *node) session(from labtest.Place, to netip.AddrPort) *session {
 	n.t.Helper()
 	s := &session{done: make(chan struct{}), seen: make(chan int)}
 	err := from.Do(func() (err error) {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/flatdhcp/flatdhcp/e2e/lab"
+	"github.com/flatdhcp/flatdhcp/e2e/lab/labtest"
 )
 
 // meaning is what a bridge conflist comes to on a node, as its workloads, its neighbours
@@ -45,7 +46,7 @@ type list struct {
 	file    string
 }
 
-// newList makes the hosts and puts the list, named file, in place.
+// newList makes the hosts and puts the list, named file, in labtest.Place.
 func newList(t *testing.T, file string, text []byte) *list {
 	t.Helper()
 	var named struct{ Name string }
@@ -100,7 +101,7 @@ func (l *list) measure(w, neighbour *workload) meaning {
 	l.serve(w, 80)
 	l.serve(l.outside, 80)
 	who := map[netip.Addr]string{w.addr: "itself", nodeOutside: "the node", outsideAddr: "itself", w.gateway(): "the gateway"}
-	seen := func(from place, to netip.AddrPort) string {
+	seen := func(from labtest.Place, to netip.AddrPort) string {
 		source, err := ask(l.within(), from, to)
 		if err != nil {
 			return nobody

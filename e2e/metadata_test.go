@@ -3,7 +3,6 @@ package e2e
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -11,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/flatdhcp/flatdhcp/e2e/lab"
+	"github.com/flatdhcp/flatdhcp/e2e/lab/labtest"
 )
 
 // metadata is what nova's API told an instance of a cirros image.
@@ -18,16 +18,9 @@ const metadataURL = "http://169.254.169.254/2009-04-04/"
 
 // serveMetadata is a small metadata server: it tells who asks by the source address, and
 // has no public key for anybody.
-func serveMetadata(t *testing.T, in place, at string, instances map[netip.Addr]string) {
+func serveMetadata(t *testing.T, in labtest.Place, at string, instances map[netip.Addr]string) {
 	t.Helper()
-	var l net.Listener
-	err := in.Do(func() (err error) {
-		l, err = net.Listen("tcp4", at)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := labtest.Listen(t, in, at)
 	mux := http.NewServeMux()
 	answer := func(path string, text func(who netip.Addr) string) {
 		mux.HandleFunc("/2009-04-04/"+path, func(w http.ResponseWriter, r *http.Request) {

@@ -7,39 +7,20 @@ import (
 	"net"
 	"net/netip"
 	"time"
-)
 
-// place is a host or a container: where a socket is opened.
-type place interface{ Do(f func() error) error }
+	"github.com/flatdhcp/flatdhcp/e2e/lab/labtest"
+)
 
 // serve listens on a TCP port until the test ends, and tells each client the address from
 // which it came.
-func (n *node) serve(in place, port uint16) {
+func (n *node) serve(in labtest.Place, port uint16) {
 	n.t.Helper()
-	var l net.Listener
-	err := in.Do(func() (err error) {
-		l, err = net.Listen("tcp4", fmt.Sprintf(":%d", port))
-		return err
-	})
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	n.t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return // closed
-			}
-			_, _ = io.WriteString(conn, conn.RemoteAddr().String()) // a client that left shows at the client
-			_ = conn.Close()
-		}
-	}()
+	labtest.Serve(n.t, in, fmt.Sprintf(":%d", port), func(c net.Conn) { _, _ = io.WriteString(c, c.RemoteAddr().String()) })
 }
 
 // ask connects to a server of serve and returns the address from which that was seen to
 // come.
-func ask(ctx context.Context, from place, to netip.AddrPort) (netip.Addr, error) {
+func ask(ctx context.Context, from labtest.Place, to netip.AddrPort) (netip.Addr, error) {
 	var conn net.Conn
 	err := from.Do(func() (err error) {
 		conn, err = (&net.Dialer{}).DialContext(ctx, "tcp4", to.String())
@@ -62,7 +43,7 @@ func ask(ctx context.Context, from place, to netip.AddrPort) (netip.Addr, error)
 }
 
 // seenFrom fails the test unless to is reached, and sees want as the source.
-func (n *node) seenFrom(what string, from place, to netip.AddrPort, want netip.Addr) {
+func (n *node) seenFrom(what string, from labtest.Place, to netip.AddrPort, want netip.Addr) {
 	n.t.Helper()
 	got, err := ask(n.within(), from, to)
 	if err != nil {
@@ -73,7 +54,7 @@ func (n *node) seenFrom(what string, from place, to netip.AddrPort, want netip.A
 }
 
 // stopped fails the test unless a connection is not made, and c counted what was sent.
-func (n *node) stopped(what string, from place, to netip.AddrPort, c cause) {
+func (n *node) stopped(what string, from labtest.Place, to netip.AddrPort, c cause) {
 	n.t.Helper()
 	ctx, cancel := context.WithCancel(n.within())
 	defer cancel()

@@ -131,7 +131,7 @@ func port(host string, port uint16) netip.AddrPort { return netip.AddrPortFrom(m
 
 // cases are in the order in which they are played; those that change keys come last.
 func (p *pods) cases() []testCase {
-	reached := func(from opener, to netip.AddrPort, source netip.Addr, r rule) func(*scene) outcome {
+	reached := func(from labtest.Place, to netip.AddrPort, source netip.Addr, r rule) func(*scene) outcome {
 		return func(s *scene) outcome { return s.reaches(from, to, source, r) }
 	}
 	near, far, own := p.services["near"], p.services["far"], p.services["own"]
@@ -211,7 +211,7 @@ func (p *pods) direct(from, to *workload) func(*scene) outcome {
 
 // without plays a connection with some keys changed on a node: the source alone then decides,
 // as between pods.
-func (p *pods) without(n *node, change keys, from opener, to netip.AddrPort, server *workload, source netip.Addr) func(*scene) outcome {
+func (p *pods) without(n *node, change keys, from labtest.Place, to netip.AddrPort, server *workload, source netip.Addr) func(*scene) outcome {
 	return func(s *scene) outcome {
 		s.t.Helper()
 		before := keys{}

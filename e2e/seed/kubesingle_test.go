@@ -35,7 +35,7 @@ func TestWhySingleHostIsNoClusterNetwork(t *testing.T) {
 			for _, n := range p.nodes() {
 				n.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1") // as a Kubernetes node has it
 			}
-			lost := func(from opener, to netip.AddrPort, server *workload) func(*scene) outcome {
+			lost := func(from labtest.Place, to netip.AddrPort, server *workload) func(*scene) outcome {
 				return func(*scene) outcome { return p.routedAway(from, to, server) }
 			}
 			one := func(number uint16) netip.AddrPort { return port("compute-1", number) }
@@ -69,7 +69,7 @@ func TestWhySingleHostIsNoClusterNetwork(t *testing.T) {
 
 // routedAway: the connection is redirected to the pod and leaves by the management network's
 // NIC, where nobody knows the pod. That the client asked again proves that nobody answered.
-func (p *pods) routedAway(from opener, to netip.AddrPort, server *workload) outcome {
+func (p *pods) routedAway(from labtest.Place, to netip.AddrPort, server *workload) outcome {
 	p.t.Helper()
 	capture := p.watch(p.compute1.At("eth1"))
 	suffix := fmt.Sprintf(" > %s.80: TCP [S]", server.addr)

@@ -3,8 +3,6 @@ package seed
 import (
 	"context"
 	"fmt"
-	"io"
-	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -17,28 +15,9 @@ import (
 )
 
 // echoes serves a TCP port that says back what it is told, until the test ends.
-func (s *scene) echoes(in opener, port uint16) {
+func (s *scene) echoes(in labtest.Place, port uint16) {
 	s.t.Helper()
-	var l net.Listener
-	if err := in.Do(func() (err error) {
-		l, err = net.Listen("tcp4", fmt.Sprintf(":%d", port))
-		return err
-	}); err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return // closed
-			}
-			go func() {
-				defer func() { _ = c.Close() }()
-				_, _ = io.Copy(c, c) // ends with the client
-			}()
-		}
-	}()
+	labtest.Serve(s.t, in, fmt.Sprintf(":%d", port), labtest.Echo)
 }
 
 // stream is a connection that says something without a pause, and is answered.
@@ -56,7 +35,7 @@ type stream struct {
 const streamEvery = 10 * time.Millisecond
 
 // stream begins one, which goes on until the test ends.
-func (s *scene) stream(name string, from opener, sender *node, to netip.AddrPort) *stream {
+func (s *scene) stream(name string, from labtest.Place, sender *node, to netip.AddrPort) *stream {
 	s.t.Helper()
 	c, err := dial(s.within(), from, to)
 	if err != nil {

@@ -54,26 +54,9 @@ func (n *node) own() netip.Addr {
 }
 
 // tells listens on port 80 and tells each who connects its address.
-func (s *scene) tells(in interface{ Do(func() error) error }) {
+func (s *scene) tells(in labtest.Place) {
 	s.t.Helper()
-	var l net.Listener
-	if err := in.Do(func() (err error) {
-		l, err = net.Listen("tcp4", ":80")
-		return err
-	}); err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return // closed
-			}
-			_, _ = fmt.Fprint(c, c.RemoteAddr().(*net.TCPAddr).IP) // who has gone shows as such
-			_ = c.Close()
-		}
-	}()
+	labtest.Serve(s.t, in, ":80", func(c net.Conn) { _, _ = fmt.Fprint(c, c.RemoteAddr().(*net.TCPAddr).IP) })
 }
 
 // seenAs connects and returns as whom the other side sees it; zero = it did not come through.

@@ -1,8 +1,8 @@
 package seed
 
 import (
+	"context"
 	"errors"
-	"io"
 	"net"
 	"net/netip"
 	"testing"
@@ -162,30 +162,9 @@ func everything(string) bool { return true }
 // relays has a node take connections and pass on what another address says.
 func (s *scene) relays(on *node, at, to netip.AddrPort) {
 	s.t.Helper()
-	var l net.Listener
-	if err := on.Do(func() (err error) {
-		l, err = net.Listen("tcp4", at.String())
-		return err
-	}); err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return // closed
-			}
-			// Whatever fails here ends the connection without an answer, which is seen.
-			_ = on.Do(func() error {
-				behind, err := net.DialTimeout("tcp4", to.String(), patience)
-				if err != nil {
-					return err
-				}
-				_, err = io.Copy(c, behind)
-				return errors.Join(err, behind.Close())
-			})
-			_ = c.Close()
-		}
-	}()
+	labtest.Serve(s.t, on, at.String(), func(c net.Conn) {
+		ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+		defer cancel()
+		handOn(ctx, on, c, to)
+	})
 }

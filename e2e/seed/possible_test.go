@@ -159,7 +159,7 @@ func (s *scene) proxy() outcome {
 }
 
 // handOn copies what a server says to a client.
-func handOn(ctx context.Context, from opener, client net.Conn, to netip.AddrPort) {
+func handOn(ctx context.Context, from labtest.Place, client net.Conn, to netip.AddrPort) {
 	defer func() { _ = client.Close() }()
 	server, err := dial(ctx, from, to)
 	if err != nil {

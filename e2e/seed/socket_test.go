@@ -7,13 +7,12 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/flatdhcp/flatdhcp/e2e/lab/labtest"
 )
 
-// opener is where a socket is opened: a host or a container.
-type opener interface{ Do(f func() error) error }
-
 // dial opens a TCP connection.
-func dial(ctx context.Context, from opener, to netip.AddrPort) (conn net.Conn, err error) {
+func dial(ctx context.Context, from labtest.Place, to netip.AddrPort) (conn net.Conn, err error) {
 	if doErr := from.Do(func() error {
 		conn, err = (&net.Dialer{}).DialContext(ctx, "tcp4", to.String())
 		return nil
@@ -24,7 +23,7 @@ func dial(ctx context.Context, from opener, to netip.AddrPort) (conn net.Conn, e
 }
 
 // ask connects to a server of tells and returns the address from which that saw it come.
-func ask(ctx context.Context, from opener, to netip.AddrPort) (netip.Addr, error) {
+func ask(ctx context.Context, from labtest.Place, to netip.AddrPort) (netip.Addr, error) {
 	conn, err := dial(ctx, from, to)
 	if err != nil {
 		return netip.Addr{}, err
@@ -43,7 +42,7 @@ func ask(ctx context.Context, from opener, to netip.AddrPort) (netip.Addr, error
 
 // reaches is the outcome of a connection that r is to let by, and that the server is to see
 // come from an address.
-func (s *scene) reaches(from opener, to netip.AddrPort, source netip.Addr, r rule) outcome {
+func (s *scene) reaches(from labtest.Place, to netip.AddrPort, source netip.Addr, r rule) outcome {
 	s.t.Helper()
 	before := r.count()
 	o := outcome{expected: "reached, seen as " + source.String()}
@@ -60,7 +59,7 @@ func (s *scene) reaches(from opener, to netip.AddrPort, source netip.Addr, r rul
 
 // connected attempts a connection. Where it is not expected, it is given up once it is known
 // to have been lost: no time decides.
-func (s *scene) connected(from opener, to netip.AddrPort, expected bool, lost func() bool) bool {
+func (s *scene) connected(from labtest.Place, to netip.AddrPort, expected bool, lost func() bool) bool {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(s.within())
 	defer cancel()
@@ -94,7 +93,7 @@ func (r rule) counted(some int) func() bool {
 }
 
 // refuses is the outcome of a connection that r is to stop, and that is reached without r.
-func (s *scene) refuses(from opener, to netip.AddrPort, r rule) outcome {
+func (s *scene) refuses(from labtest.Place, to netip.AddrPort, r rule) outcome {
 	s.t.Helper()
 	return drops([2]string{"reached", "dropped"}, r, func(expected bool) bool {
 		if expected { // r is out of force, and has no counter
